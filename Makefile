@@ -1,0 +1,54 @@
+# `make` alone lists what there is.
+
+PYTHON := .venv/bin/python
+# Virtual machines need root; the rest does not.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1)
+SOAK_ROUNDS ?= 10
+SOAK_SEEDS ?= 50000
+
+.PHONY: help setup demo test lint fmt bench bench-guest soak lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install missing system packages and the virtual environment (most targets do it first)
+	@scripts/install-system-packages
+	@scripts/set-up-venv
+
+demo: setup ## back up a running virtual machine, lose it, get it back
+	@$(AS_ROOT) $(PYTHON) -m demo.main_job
+
+test: lint ## lint, then the whole test suite, real virtual machines included
+	$(AS_ROOT) $(PYTHON) -m pytest -n 2 --dist loadfile
+
+lint: setup ## style, types and the order of the layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+fmt: setup ## format and mend what can be mended by itself
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: setup ## measure against restic, kopia and borg (builds them)
+	@scripts/install-system-packages --bench
+	@scripts/install-bench-peers
+	@$(AS_ROOT) $(PYTHON) -m benchmarks
+
+bench-guest: setup ## measure what backups do to a running virtual machine
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.guest
+
+soak: setup ## the test suite SOAK_ROUNDS times over, each in another order, then longer simulations, kills and power cuts
+	@for round in $$(seq $(SOAK_ROUNDS)); do \
+		echo "Round $$round of $(SOAK_ROUNDS)"; $(AS_ROOT) $(PYTHON) -m pytest -q || exit 1; done
+	$(AS_ROOT) env KILL_ROUNDS=50 POWER_CUTS=100 DAMAGE_SEEDS=5000 $(PYTHON) -m pytest -q --timeout 7200 \
+		tests/storage/test_kill.py tests/storage/test_power_cut.py tests/simulation/test_damage.py
+	$(PYTHON) -m tests.simulation --seeds $(SOAK_SEEDS)
+
+lock: setup ## lock the newest Python packages that pyproject.toml admits
+	@scripts/lock
+
+clean: ## remove the virtual environment and all caches of this folder
+	$(AS_ROOT) rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -prune -exec $(AS_ROOT) rm -rf {} +

@@ -1,0 +1,47 @@
+"""Removes what dead runs left behind."""
+
+import fcntl
+import shutil
+from pathlib import Path
+
+import libvirt
+
+from lab.host import connection
+from lab.naming import is_leftover
+
+MACHINES = Path("/var/lib/hotspare-lab")
+_LOCK = Path("/run/hotspare-lab-sweep.lock")
+
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+def sweep() -> list[str]:
+    """Remove machines and files whose owner is gone, and give their names."""
+    names = set()
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be sweeping the same
+        for domain in connection().listAllDomains():
+            if is_leftover(domain.name()):
+                names.add(domain.name())
+                remove_domain(domain)
+        if MACHINES.exists():
+            for folder in [folder for folder in MACHINES.iterdir() if is_leftover(folder.name)]:
+                names.add(folder.name)
+                shutil.rmtree(folder)
+    return sorted(names)
+
+
+def remove_domain(domain: libvirt.virDomain) -> None:
+    """Power a machine off the hard way and undefine it with all that libvirt knows of it; its disks stay."""
+    name = domain.name()
+    if domain.isActive():
+        domain.destroy()
+    if domain.isPersistent():
+        domain.undefineFlags(_UNDEFINE)
+    for log in Path("/var/log/libvirt/qemu").glob(f"{name}.log*"):
+        log.unlink()

@@ -1,0 +1,326 @@
+"""Backing up one machine: the order here is what keeps the promise.
+
+    parent -> freeze and snapshot -> transfer -> flush -> publish the point -> advance the tokens
+
+A failure before the point is published leaves the repository without the point and the platform's
+tokens where they were: the next run starts from the same place.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from hotspare import events
+from hotspare.backup.paced_reading import ReadInto, paced_reading
+from hotspare.backup.pacing import DEFAULT_FACTOR
+from hotspare.backup.plan import TransferPlan, plan_transfer
+from hotspare.backup.state import store_state
+from hotspare.backup.tracking import TrackingCheck, check_tracking, warning_of, why_full
+from hotspare.backup.transfer import TransferCounts, transfer_disk
+from hotspare.block.device import BlockReader
+from hotspare.cancellation import Cancellation
+from hotspare.errors import RepositoryDamaged, StorageError
+from hotspare.platforms.hooks.hook import Hook
+from hotspare.platforms.platform import (
+    ALL_DISKS,
+    Consistency,
+    DiskChoice,
+    Machine,
+    Platform,
+    Snapshot,
+    SnapshotDisk,
+    SnapshotRequest,
+    Token,
+)
+from hotspare.repository.disk_map import DiskMap
+from hotspare.repository.point import NO_STATE, PointDisk, PointState, RestorePoint, new_point_id
+from hotspare.repository.repository import Repository
+from hotspare.repository.writer import RepositoryWriter
+
+_HELD_BACK_SECONDS = 1.0
+"""Waiting for less than that is not worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What the user may choose."""
+
+    full: bool = False
+    """Read every disk in full; what the repository knows is still not stored again."""
+    consistency: Consistency | None = None
+    """The level that is wanted; None for the best that the machine is prepared for."""
+    require_consistency: bool = False
+    """Rather fail than go on with less."""
+    hooks: Sequence[Hook] | None = None
+    """What quiesces the applications inside; None for the machine's own."""
+    disks: DiskChoice = ALL_DISKS
+    latency_factor: float | None = DEFAULT_FACTOR
+    """Read more slowly when the guest's I/O takes more than so many times its usual time; None never does."""
+    read_limit: int | None = None
+    """Bytes per second that are read at most."""
+    check_tracking: float = 0.0
+    """Percentage of the chunks that the platform calls unchanged, to be read and compared nevertheless."""
+
+
+def backup_machine(
+    repository: Repository,
+    platform: Platform,
+    name: str,
+    options: BackupOptions,
+    listener: events.Listener,
+    cancellation: Cancellation,
+) -> RestorePoint:
+    """Make a restore point of one machine and give it.
+
+    Raises:
+        MachineNotFound: the platform has no such machine.
+        SourceLost: the machine stopped, or its disk cannot be read.
+        ConsistencyNotReached: the level that is required, or a hook that must not fail.
+        NoSpace: the repository or the scratch space is full.
+        Interrupted: ``cancellation`` was requested.
+    """
+    machine = platform.inspect(name)
+    started_at = datetime.now(UTC)
+    listener(events.PhaseStarted(machine.name, "plan"))
+    # Only a parent that is looked for while the writer is open is protected from collectors of garbage.
+    with ExitStack() as stack:
+        writer = stack.enter_context(repository.writer())
+        earlier, point_id = _place(repository, machine, started_at, listener)
+        parent = earlier[-1] if earlier else None
+        request = _request(repository, point_id, parent, options)
+        cancellation.check()
+        listener(events.PhaseStarted(machine.name, "snapshot"))
+        snapshot = stack.enter_context(platform.open_snapshot(machine, request, cancellation))
+        warnings = _warnings(repository, snapshot)
+        for warning in warnings:
+            listener(events.Warned(machine.name, warning))
+        listener(events.PhaseStarted(machine.name, "transfer"))
+        run = _MachineRun(repository, writer, snapshot, earlier, options, listener, cancellation)
+        disks = run.back_up_all()
+        state = run.store_state()
+        listener(events.PhaseStarted(machine.name, "commit"))
+        writer.flush()
+        snapshot.check()
+        cancellation.check()
+        point = RestorePoint(
+            id=point_id,
+            machine_id=machine.id,
+            machine_name=machine.name,
+            platform=platform.uri,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            consistency=snapshot.consistency.value,
+            frozen_seconds=snapshot.frozen_seconds,
+            warnings=(*warnings, *run.warnings),
+            disks=disks,
+            state=state,
+            machine=msgspec.to_builtins(snapshot.machine),
+            parent=parent.id if parent else None,
+            session=writer.session_id,
+        )
+        writer.publish(point)
+        snapshot.commit()
+    return point
+
+
+def _place(
+    repository: Repository, machine: Machine, now: datetime, listener: events.Listener
+) -> tuple[list[RestorePoint], str]:
+    """Give the points that can be read, the oldest first, and the id of the one that comes after them.
+
+    When a newer one than those cannot be read, the platform has given up their tokens, and the backup becomes
+    a full.
+    """
+    unreadable = [""]
+
+    def warn(name: str, error: RepositoryDamaged) -> None:
+        unreadable.append(name.rpartition("/")[2])
+        listener(events.Warned(machine.name, error.what))
+
+    points = repository.machine_points(machine.id, warn)
+    newest = max(*unreadable, "", *(point.id for point in points))
+    return points, new_point_id(now, after=newest)
+
+
+def _request(
+    repository: Repository, point_id: str, parent: RestorePoint | None, options: BackupOptions
+) -> SnapshotRequest:
+    return SnapshotRequest(
+        point_id=point_id,
+        repository_id=repository.id,
+        since=_tokens(parent) if parent and not options.full else {},
+        consistency=options.consistency,
+        require_consistency=options.require_consistency,
+        hooks=options.hooks,
+        disks=options.disks,
+    )
+
+
+def _warnings(repository: Repository, snapshot: Snapshot) -> tuple[str, ...]:
+    state_is_lost = snapshot.state and not repository.keeps_state
+    return (*snapshot.warnings, *([NO_STATE] if state_is_lost else []))
+
+
+def _tokens(parent: RestorePoint) -> Mapping[str, Token]:
+    return {disk.name: msgspec.convert(disk.token, Token) for disk in parent.disks if disk.token is not None}
+
+
+class _Way(NamedTuple):
+    """How one disk is read."""
+
+    plan: TransferPlan
+    parent: DiskMap | None
+    """What everything that is not in the plan is taken from; None reads in full."""
+    full_because: str | None
+    tracking: TrackingCheck
+
+
+@dataclass(frozen=True, slots=True)
+class _MachineRun:
+    repository: Repository
+    writer: RepositoryWriter
+    snapshot: Snapshot
+    earlier: list[RestorePoint]
+    """The machine's points, oldest first; the last is the parent."""
+    options: BackupOptions
+    listener: events.Listener
+    cancellation: Cancellation
+    warnings: list[str] = field(default_factory=list)
+    """What the user should know, beside what the snapshot says."""
+
+    @property
+    def parent(self) -> RestorePoint | None:
+        return self.earlier[-1] if self.earlier else None
+
+    def back_up_all(self) -> tuple[PointDisk, ...]:
+        """Back up all disks, no faster than the guest can stand, and say so if that took time."""
+        factor, limit = self.options.latency_factor, self.options.read_limit
+        with paced_reading(self.snapshot.guest_io, factor, limit, self.cancellation) as (
+            read_into,
+            held_back,
+        ):
+            disks = tuple(self._back_up(disk, read_into) for disk in self.snapshot.disks)
+        if held_back.seconds >= _HELD_BACK_SECONDS:
+            machine = self.snapshot.machine.name
+            self.listener(events.HeldBack(machine, held_back.seconds, held_back.mean, held_back.worst))
+        return disks
+
+    def _back_up(self, disk: SnapshotDisk, read_into: ReadInto) -> PointDisk:
+        machine = self.snapshot.machine.name
+        chunk_size = self.repository.config.chunk_size
+        reader = self.snapshot.reader(disk.name)
+        try:
+            way = self._way(disk, reader)
+            plan, mode = way.plan, "full" if way.full_because else "increment"
+            self.listener(
+                events.DiskStarted(
+                    machine, disk.name, disk.size, plan.bytes_to_process, mode, way.full_because
+                )
+            )
+
+            def report(counts: TransferCounts) -> None:
+                self.listener(
+                    events.Progress(
+                        machine, disk.name, counts.processed, counts.read, counts.new, counts.stored
+                    )
+                )
+
+            root, counts = transfer_disk(
+                reader,
+                self.writer,
+                plan,
+                way.parent,
+                chunk_size,
+                self._check,
+                report,
+                alike=None if way.parent else self._earlier_map(disk),
+                read_into=read_into,
+            )
+        finally:
+            reader.close()
+        self.listener(events.DiskFinished(machine, disk.name))
+        return PointDisk(
+            name=disk.name,
+            size=disk.size,
+            root=root,
+            mode=mode,
+            full_because=way.full_because,
+            tracking_compared=way.tracking.compared,
+            tracking_wrong=way.tracking.wrong,
+            token=msgspec.to_builtins(disk.token) if disk.token else None,
+            bytes_processed=counts.processed,
+            bytes_read=counts.read,
+            bytes_new=counts.new,
+            bytes_stored=counts.stored,
+        )
+
+    def store_state(self) -> tuple[PointState, ...]:
+        """Store what the machine keeps outside of its disks; it is small, and read already."""
+        if not self.repository.keeps_state:
+            return ()
+        earlier = {one.name: one for one in (self.parent.state if self.parent else ())}
+        return tuple(
+            store_state(self.repository, self.writer, state, earlier.get(state.name))
+            for state in self.snapshot.state
+        )
+
+    def _way(self, disk: SnapshotDisk, reader: BlockReader) -> _Way:
+        """Decide what to read, and have a doubt about it."""
+        parent, full_because = self._parent_map(disk)
+        chunk_size = self.repository.config.chunk_size
+        # An increment without its parent's map would lose everything that did not change.
+        lost_parent = disk.full_because is None and parent is None
+        extents = reader.extents(0, disk.size) if lost_parent else self.snapshot.changed(disk.name)
+        plan = plan_transfer(extents, disk.size, chunk_size)
+        if parent is None:
+            return _Way(plan, None, full_because, TrackingCheck())
+        found = check_tracking(
+            reader,
+            plan,
+            parent,
+            chunk_size,
+            self.repository.keyring.chunk_id,
+            percent=self.options.check_tracking,
+            check=self._check,
+        )
+        if not found.wrong:
+            return _Way(plan, parent, None, found)
+        self.warnings.append(warning_of(disk.name, found, self.earlier))
+        self.listener(events.Warned(self.snapshot.machine.name, self.warnings[-1]))
+        whole = plan_transfer(reader.extents(0, disk.size), disk.size, chunk_size)
+        return _Way(whole, None, why_full(found), found)
+
+    def _check(self) -> None:
+        self.cancellation.check()
+        self.snapshot.check()
+
+    def _earlier_map(self, disk: SnapshotDisk) -> DiskMap | None:
+        """Give the map of the disk in the parent point, to compare with: whatever it lacks costs space."""
+        for earlier in self.parent.disks if self.parent else ():
+            if (earlier.name, earlier.size) == (disk.name, disk.size):
+                with suppress(RepositoryDamaged, StorageError):
+                    return self.repository.disk(earlier).map
+        return None
+
+    def _parent_map(self, disk: SnapshotDisk) -> tuple[DiskMap | None, str | None]:
+        """Give the map to build an increment on, or None with the reason for a full."""
+        if self.options.full:
+            return None, "a full backup was asked for"
+        if disk.full_because is not None:
+            return None, disk.full_because
+        of_parent = [one for one in (self.parent.disks if self.parent else ()) if one.name == disk.name]
+        if not of_parent or of_parent[0].size != disk.size:
+            return None, "the parent restore point has no such disk of this size"
+        try:
+            disk_map = self.repository.disk(of_parent[0]).map
+            self.repository.require_pages(disk_map)
+            if self.repository.misses_chunks(disk_map):
+                return None, "chunks of the parent restore point are damaged, and are stored again"
+            self.writer.keep_inherited(disk_map, self.repository.reader())
+        except RepositoryDamaged as error:
+            return None, f"the parent restore point cannot be read: {error.what}"
+        return disk_map, None

@@ -1,0 +1,94 @@
+"""Copying one disk onto another: only what is data is read and written."""
+
+import mmap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from hotspare.block.device import BlockReader, BlockWriter
+from hotspare.block.extent import Extent, ExtentKind
+from hotspare.block.pipeline import WORKERS, ordered_map
+from hotspare.cancellation import Cancellation
+from hotspare.units import GIB, MIB
+
+STRIPE = 4 * MIB
+"""Bytes that one worker reads and writes at a time."""
+_ZERO_STEP = 1 * GIB
+"""Zeroes are cheap, but a progress bar should still move."""
+
+
+@dataclass(slots=True)
+class _Copier:
+    source: BlockReader
+    target: BlockWriter
+    buffer: memoryview
+
+
+def copy_disk(
+    source: BlockReader,
+    target: BlockWriter,
+    *,
+    target_is_blank: bool,
+    on_progress: Callable[[int, int], None],
+    cancellation: Cancellation,
+) -> None:
+    """Copy all of ``source`` onto ``target`` and make it durable.
+
+    Args:
+        source: the disk to read.
+        target: at least as large.
+        target_is_blank: it reads as zeroes, so that zeroes need not be written.
+        on_progress: called with bytes handled so far and bytes read so far.
+        cancellation: looked at before each piece.
+
+    Raises:
+        Interrupted: the copy was cancelled; the target is incomplete.
+    """
+    handled = read = 0
+    with ExitStack() as stack:
+        copiers = [_open_copier(source, target, stack) for _ in range(WORKERS)]
+        pieces = _pieces(source, skip_zeroes=target_is_blank)
+        for piece in stack.enter_context(closing(ordered_map(_copy_piece, pieces, copiers))):
+            cancellation.check()
+            handled = piece.end
+            read += piece.length if piece.kind is ExtentKind.DATA else 0
+            on_progress(handled, read)
+        for copier in copiers:
+            copier.target.flush()
+    on_progress(source.size, read)
+
+
+def _open_copier(source: BlockReader, target: BlockWriter, stack: ExitStack) -> _Copier:
+    reader = stack.enter_context(closing(source.clone()))
+    writer = stack.enter_context(closing(target.clone()))
+    # A private map begins at a page, as writes past the page cache need it.
+    buffer = mmap.mmap(-1, STRIPE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return _Copier(reader, writer, memoryview(buffer))
+
+
+def _pieces(source: BlockReader, *, skip_zeroes: bool) -> Iterator[Extent]:
+    for extent in source.extents(0, source.size):
+        if extent.kind is ExtentKind.ZERO:
+            if not skip_zeroes:
+                yield from _cut(extent, _ZERO_STEP)
+        else:
+            yield from _cut(extent, STRIPE)
+
+
+def _cut(extent: Extent, step: int) -> Iterator[Extent]:
+    """Cut at multiples of ``step`` from the start of the disk, so that pieces hold whole chunks."""
+    offset = extent.offset
+    while offset < extent.end:
+        length = min(step - offset % step, extent.end - offset)
+        yield Extent(offset, length, extent.kind)
+        offset += length
+
+
+def _copy_piece(copier: _Copier, piece: Extent) -> Extent:
+    if piece.kind is ExtentKind.ZERO:
+        copier.target.write_zeroes(piece.offset, piece.length)
+    else:
+        view = copier.buffer[: piece.length]
+        copier.source.read_into(piece.offset, view)
+        copier.target.write(piece.offset, view)
+    return piece

@@ -1,0 +1,291 @@
+"""The catalog's database: opened safely, and asked only what commands need.
+
+A damaged file is set aside and a fresh one begun, for losing a cache must not keep anybody from a
+restore. A file of a newer version is left alone and refused.
+"""
+
+import errno
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from hotspare.catalog.process import is_alive, own_process
+from hotspare.catalog.rows import Outcome, PointRow, RunResult, RunRow
+from hotspare.catalog.schema import VERSION, migrate, version_of
+from hotspare.errors import HotspareError, NoSpace, PermissionRefused
+
+FILE_NAME = "catalog.sqlite"
+_BUSY_SECONDS = 10.0
+
+
+class Catalog:
+    """One open catalog; belongs to the thread that opened it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, folder: Path, warn: Callable[[str], None]) -> Self:
+        """Open the catalog in the state folder, and make it when it is not there.
+
+        Args:
+            folder: the state folder; made (for its owner only) when it is not there.
+            warn: told when a damaged catalog was set aside.
+
+        Raises:
+            PermissionRefused: the folder or the file may not be written.
+            NoSpace: its file system is full.
+            HotspareError: a newer version of Hotspare made the catalog, or it cannot be used at all.
+        """
+        path = folder / FILE_NAME
+        _make_folder(folder)
+        with _explained(path):
+            try:
+                return cls(_connect(path), path)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                aside = _set_aside(path)
+                warn(
+                    f"The catalog was damaged and is now {aside}. A fresh one was begun: the history of runs"
+                    " starts anew, and restore points are fetched again from the repository by"
+                    ' "hotspare point list".'
+                )
+                return cls(_connect(path), path)
+
+    def close(self) -> None:
+        """Let go of the database; a second call does nothing."""
+        self._connection.close()
+
+    def replace_points(self, repository: str, points: Iterable[PointRow]) -> None:
+        """Take ``points`` for all there is in the repository of that URL."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM points WHERE repository = ?", (repository,))
+            for point in points:
+                self._insert_point(point)
+
+    def add_point(self, point: PointRow) -> None:
+        """Note a restore point that was just made."""
+        with self._transaction():
+            self._insert_point(point)
+
+    def remove_point(self, repository: str, point_id: str) -> None:
+        """Note that a restore point was forgotten."""
+        with self._transaction():
+            self._connection.execute(
+                "DELETE FROM points WHERE repository = ? AND id = ?", (repository, point_id)
+            )
+
+    def last_points(self, platform: str, repository: str | None) -> list[PointRow]:
+        """Give the newest point of each machine of a platform, by machine name.
+
+        Args:
+            platform: URI of the platform.
+            repository: URL of the only repository to look at; None for all that this host has used.
+        """
+        # The other columns of a row with max() are those of the row that has the maximum, SQLite promises.
+        query = """
+            SELECT *, max(finished_at) FROM points
+            WHERE platform = ? AND (? IS NULL OR repository = ?)
+            GROUP BY machine_id ORDER BY machine_name
+        """
+        with _explained(self.path):
+            rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
+        return [_point_of(row) for row in rows]
+
+    def begin_run(self, *, kind: str, machine: str, platform: str, repository: str) -> int:
+        """Note that a run of this process begins; gives its number."""
+        with self._transaction():
+            cursor = self._connection.execute(
+                "INSERT INTO runs (kind, machine, platform, repository, process, started_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (kind, machine, platform, repository, own_process(), _stamp(datetime.now(UTC))),
+            )
+        number = cursor.lastrowid
+        assert number is not None  # noqa: S101 - an INSERT that did not raise has a row
+        return number
+
+    def finish_run(self, number: int, result: RunResult) -> None:
+        """Note how a run ended."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE runs SET finished_at = ?, outcome = ?, error_code = ?, error = ?, point = ?,"
+                " bytes_read = ?, bytes_stored = ?, held_back_seconds = ?, latency_factor = ? WHERE id = ?",
+                (
+                    _stamp(datetime.now(UTC)),
+                    result.outcome,
+                    result.error_code,
+                    result.error,
+                    result.point,
+                    result.bytes_read,
+                    result.bytes_stored,
+                    result.held_back_seconds,
+                    result.latency_factor,
+                    number,
+                ),
+            )
+
+    def runs(self, limit: int) -> list[RunRow]:
+        """Give the newest runs, the newest first."""
+        with _explained(self.path):
+            rows = self._connection.execute(
+                "SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [_run_of(row) for row in rows]
+
+    def last_backups(self, platform: str) -> dict[str, RunRow]:
+        """Give the newest run of kind ``backup`` of each machine of a platform, by machine name."""
+        query = """
+            SELECT * FROM runs WHERE id IN (
+                SELECT max(id) FROM runs WHERE kind = 'backup' AND platform = ? GROUP BY machine
+            )
+        """
+        with _explained(self.path):
+            rows = self._connection.execute(query, (platform,)).fetchall()
+        return {run.machine: run for run in map(_run_of, rows)}
+
+    def _insert_point(self, point: PointRow) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO points VALUES (:repository, :id, :machine_id, :machine_name, :platform,"
+            " :finished_at, :consistency)",
+            asdict(point) | {"finished_at": _stamp(point.finished_at)},
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                # Where the file system is full, SQLite has rolled back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        kind = NoSpace if error.errno in {errno.ENOSPC, errno.EDQUOT} else PermissionRefused
+        raise kind(
+            f"The state folder {folder} cannot be made: {error.strerror}",
+            meaning="Nothing was done",
+            hint="Name a folder that this user may write with state_folder or HOTSPARE_STATE_FOLDER",
+        ) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Autocommit, so that transactions begin and end where this file says so.
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    try:
+        _refuse_newer(connection, path)
+        _refuse_damaged(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
+    version = version_of(connection)
+    if version > VERSION:
+        raise HotspareError(
+            f"The catalog {path} is of version {version}; this Hotspare knows versions up to {VERSION}",
+            meaning="Nothing was changed; the restore points in the repository are not affected",
+            hint="Use the newer Hotspare, or name another state folder with HOTSPARE_STATE_FOLDER",
+        )
+
+
+def _refuse_damaged(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        error = sqlite3.DatabaseError("quick_check found damage")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # The low byte is the primary result code: https://www.sqlite.org/rescode.html
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return _primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _set_aside(path: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        # They belong to the damaged file; a fresh one must not find them.
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return aside
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = _primary_code(error)
+        hint = "Name another state folder with state_folder or HOTSPARE_STATE_FOLDER"
+        if code == sqlite3.SQLITE_FULL:
+            raise NoSpace(
+                f"There is no space for the catalog {path}", hint=f"Free some, or: {hint}"
+            ) from error
+        if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+            raise PermissionRefused(f"The catalog {path} cannot be opened for writing", hint=hint) from error
+        raise HotspareError(
+            f"The catalog {path} cannot be used: {error}",
+            meaning="The restore points in the repository are not affected",
+            hint="It is a cache: it may be moved away, and a fresh one is begun then",
+        ) from error
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _point_of(row: sqlite3.Row) -> PointRow:
+    return PointRow(
+        repository=row["repository"],
+        id=row["id"],
+        machine_id=row["machine_id"],
+        machine_name=row["machine_name"],
+        platform=row["platform"],
+        finished_at=datetime.fromisoformat(row["finished_at"]),
+        consistency=row["consistency"],
+    )
+
+
+def _run_of(row: sqlite3.Row) -> RunRow:
+    outcome: Outcome = row["outcome"] or ("running" if is_alive(row["process"]) else "lost")
+    finished_at = row["finished_at"]
+    return RunRow(
+        id=row["id"],
+        kind=row["kind"],
+        machine=row["machine"],
+        platform=row["platform"],
+        repository=row["repository"],
+        started_at=datetime.fromisoformat(row["started_at"]),
+        finished_at=datetime.fromisoformat(finished_at) if finished_at else None,
+        outcome=outcome,
+        error_code=row["error_code"],
+        error=row["error"],
+        point=row["point"],
+        bytes_read=row["bytes_read"],
+        bytes_stored=row["bytes_stored"],
+        held_back_seconds=row["held_back_seconds"],
+        latency_factor=row["latency_factor"],
+    )

@@ -1,0 +1,67 @@
+"""The plain rows that go into the catalog and come out of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Outcome = Literal["running", "ok", "failed", "interrupted", "lost"]
+"""``lost``: the process went away without a word (killed, power cut)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointRow:
+    """One restore point, as the repository ``repository`` listed it."""
+
+    repository: str
+    """URL of the repository."""
+    id: str
+    machine_id: str
+    machine_name: str
+    platform: str
+    """URI of the platform."""
+    finished_at: datetime
+    consistency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One execution of a command on one machine."""
+
+    id: int
+    kind: str
+    """``backup``, ``restore`` or ``verify``."""
+    machine: str
+    """Name of the machine; for ``verify`` what was verified."""
+    platform: str
+    """URI of the platform; empty where none takes part."""
+    repository: str
+    """URL of the repository."""
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: Outcome
+    error_code: str | None
+    """``HotspareError.code`` of what went wrong."""
+    error: str | None
+    """What went wrong, in words."""
+    point: str | None
+    """Id of the restore point that was made or read."""
+    bytes_read: int
+    bytes_stored: int
+    held_back_seconds: float | None
+    """For how long reading waited so that the guest was not slowed down; None when it did not."""
+    latency_factor: float | None
+    """How many times its usual latency the guest's I/O had meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    outcome: Literal["ok", "failed", "interrupted"]
+    error_code: str | None = None
+    error: str | None = None
+    point: str | None = None
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    held_back_seconds: float | None = None
+    latency_factor: float | None = None

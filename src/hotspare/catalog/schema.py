@@ -1,0 +1,66 @@
+"""The tables of the catalog, as steps from one version to the next.
+
+``PRAGMA user_version`` counts the steps that were taken. A step that was released is never changed.
+"""
+
+import sqlite3
+
+MIGRATIONS = (
+    """
+    CREATE TABLE points (
+        repository TEXT NOT NULL,
+        id TEXT NOT NULL,
+        machine_id TEXT NOT NULL,
+        machine_name TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        finished_at TEXT NOT NULL,
+        consistency TEXT NOT NULL,
+        PRIMARY KEY (repository, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        machine TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        process TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        finished_at TEXT,
+        outcome TEXT,
+        error_code TEXT,
+        error TEXT,
+        point TEXT,
+        bytes_read INTEGER NOT NULL DEFAULT 0,
+        bytes_stored INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX points_of_a_machine ON points (platform, machine_id, finished_at);
+    CREATE INDEX runs_of_a_machine ON runs (platform, machine, id);
+    """,
+    """
+    ALTER TABLE runs ADD COLUMN held_back_seconds REAL;
+    ALTER TABLE runs ADD COLUMN latency_factor REAL;
+    """,
+)
+
+VERSION = len(MIGRATIONS)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Tell how many steps a database has taken; 0 for an empty one."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to ``VERSION``, in one transaction; another process may try the same at once."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[version_of(connection) :]:
+            for statement in step.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

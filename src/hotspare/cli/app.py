@@ -1,0 +1,41 @@
+"""The list of nouns. Each one's file is imported when the noun is used."""
+
+from cyclopts import App
+
+from hotspare import __version__
+
+app = App(
+    name="hotspare",
+    help="Back up virtual machines while they run, and get them back.",
+    help_format="plaintext",
+    help_epilogue=(
+        "Begin with:\n"
+        "  export HOTSPARE_REPOSITORY=file:///srv/backup\n"
+        "  hotspare repo create\n"
+        "  hotspare machine list\n"
+        "  hotspare backup MACHINE\n\n"
+        'Each command has its own --help, with examples. Exit statuses: 0 is done, all else is not; "hotspare'
+        ' backup --help" lists those of a backup.'
+    ),
+    version=__version__,
+    version_flags=("--version",),
+    result_action="return_value",
+)
+
+NOUNS = {
+    "repo": "Make a repository, describe it, check it, repair it, copy it.",
+    "key": "See who can open the repository, and change it.",
+    "machine": "See which machines a platform has, and since when they are protected.",
+    "backup": "Back up machines, or a disk image.",
+    "point": "See restore points, serve their disks, forget them.",
+    "restore": "Restore a machine as a new one or over itself, or single disks to files.",
+    "verify": "Read restore points back and prove that every byte is as it was.",
+    "run": "See what was done on this host, and how it ended.",
+    "sweep": "Remove what backups that were killed left on a platform.",
+    "mover": "Do a command's work on this host, for a user of another.",
+    "doctor": "Say what this host lacks, and how to mend it.",
+    "completion": "Print the completion script of a shell.",
+}
+
+for _name, _summary in NOUNS.items():
+    app.command(f"hotspare.cli.{_name}:app", name=_name, help=_summary)

@@ -1,0 +1,242 @@
+"""``hotspare backup``: back up machines one after the other, all of a host, or one disk image.
+
+Its options are in ``backup_options.py``, what it says at its end in ``backup_results.py``.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.select import select_machines
+from hotspare.cancellation import Cancellation, cancelled_by_signals
+from hotspare.cli import output
+from hotspare.cli.backup_options import ANY, USUAL, Manner, Selection
+from hotspare.cli.backup_results import (
+    BackupResult,
+    Outcome,
+    doubts_about,
+    print_results,
+    refuse_failures,
+    results_document,
+)
+from hotspare.cli.documents import machine_fields
+from hotspare.cli.help import OPENING, closing, noun
+from hotspare.cli.history import History
+from hotspare.cli.options import DEFAULTS, Options, ProgressForm
+from hotspare.cli.progress import shown_progress
+from hotspare.cli.session import Session
+from hotspare.errors import (
+    ConsistencyNotReached,
+    HotspareError,
+    Interrupted,
+    MachineNotFound,
+    NoSpace,
+    PartialFailure,
+    PlatformUnavailable,
+    SourceLost,
+    TrackingWrong,
+    UsageError,
+)
+from hotspare.events import Listener
+from hotspare.platforms.choice import with_chosen_disks
+from hotspare.platforms.images.platform import ImagesPlatform
+from hotspare.platforms.platform import DiskChoice, Platform
+from hotspare.repository.repository import Repository
+from hotspare.units import format_bytes
+
+app = noun("backup", "Back up machines, or a disk image.")
+
+
+@app.default
+def backup(
+    *machines: str, selection: Selection = ANY, manner: Manner = USUAL, options: Options = DEFAULTS
+) -> None:
+    """Back up machines, running or not, one after the other: those named or chosen; or an image.
+
+    Only what changed since the machine's last restore point in this repository is read, where the platform
+    can tell; why a disk is read in full is said. Every restore point is complete in itself.
+
+    Args:
+        machines: Names or ids of machines.
+        selection: See below.
+        manner: See below.
+        options: See below.
+    """
+    _refuse_contradictions(machines, selection)
+    with Session(options, platform=selection.platform or selection.host) as session:
+        source = _source(session, selection.image, selection.name)
+        repository = session.repository(cached=True)
+        wanted = _wanted(source, machines, selection)
+        if manner.dry_run:
+            _tell_plan(session, repository, source, wanted, manner.disks)
+            return
+        run = _Backups(History(session, repository.backend.url), repository, source, manner.for_engine())
+        results = run.of(wanted, session.options.progress_form)
+        if session.as_json:
+            output.print_document(results_document(results))
+        else:
+            print_results(results, alone=len(wanted) == 1)
+        refuse_failures(results)
+
+
+app.help_epilogue = closing(
+    [
+        "hotspare backup web db",
+        "hotspare backup web --full --consistency crash",
+        "hotspare backup db --hook postgresql --require-consistency",
+        "hotspare backup --all --exclude 'test-*'",
+        "hotspare backup --host qemu:///system --tag nightly --exclude-disk vdb",
+        "hotspare backup web --latency-factor 1.5 --read-limit 100MiB/s",
+        "hotspare backup web --check-tracking 5",
+        "hotspare backup --image old-server.vmdk --name old-server",
+        "hotspare backup web -o json | jq -r .results[0].point.id",
+    ],
+    PartialFailure,
+    *OPENING,
+    PlatformUnavailable,
+    MachineNotFound,
+    NoSpace,
+    SourceLost,
+    ConsistencyNotReached,
+    TrackingWrong,
+    interruptible=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One machine to be backed up."""
+
+    name: str
+    """What it is called in results."""
+    reference: str
+    """What the platform finds it by."""
+    listed: bool = False
+    """It was found on the platform rather than named: it may go away meanwhile."""
+
+
+def _refuse_contradictions(machines: Sequence[str], selection: Selection) -> None:
+    ways = [bool(machines), selection.whole_host, bool(selection.image)]
+    problem = None
+    if not any(ways):
+        problem = "--name belongs to --image" if selection.name else "No machine is named"
+    elif sum(ways) > 1:
+        problem = "Machines by name, choosing among all, and --image exclude each other"
+    elif bool(selection.image) != bool(selection.name):
+        problem = "--image and --name go together"
+    elif selection.platform and (selection.image or selection.host):
+        problem = "--platform goes neither with --image nor with --host"
+    if problem:
+        raise UsageError(problem, meaning="Nothing was backed up", hint='See "hotspare backup --help"')
+
+
+def _source(session: Session, image: Path | None, name: str | None) -> Platform:
+    if image is None or name is None:
+        return session.platform()
+    return session.keep_platform(ImagesPlatform.for_image(image, name))
+
+
+def _wanted(platform: Platform, machines: Sequence[str], selection: Selection) -> list[_Wanted]:
+    if not selection.whole_host:
+        named = [selection.name] if selection.name else list(dict.fromkeys(machines))
+        return [_Wanted(name, name) for name in named]
+    chosen = select_machines(platform.machines(), selection.choice)
+    if not chosen:
+        raise MachineNotFound(
+            f"No machine of {platform.uri} is chosen",
+            meaning="Nothing was backed up",
+            hint="See 'hotspare machine list' for names and tags",
+        )
+    return [_Wanted(machine.name, machine.id, listed=True) for machine in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Backups:
+    """Backs up one machine after the other; the failure of one does not stop the others."""
+
+    history: History
+    repository: Repository
+    platform: Platform
+    options: BackupOptions
+
+    def of(self, wanted: Sequence[_Wanted], progress: ProgressForm) -> list[BackupResult]:
+        """Give one result for each, also for those that an interruption left out."""
+        results: list[BackupResult] = []
+        with cancelled_by_signals() as cancellation, shown_progress(progress, cancellation) as listener:
+            for one in wanted:
+                if results and results[-1].outcome in {"interrupted", "not-begun"}:
+                    results.append(BackupResult(one.name, "not-begun"))
+                else:
+                    results.append(self._one(one, listener, cancellation))
+        return results
+
+    def _one(self, wanted: _Wanted, listener: Listener, cancellation: Cancellation) -> BackupResult:
+        began = time.monotonic()
+        run = None
+        try:
+            with self.history.run("backup", wanted.name, self.platform.uri) as run:
+                point = backup_machine(
+                    self.repository,
+                    self.platform,
+                    wanted.reference,
+                    self.options,
+                    run.watching(listener),
+                    cancellation,
+                )
+                run.point = point.id
+        except HotspareError as error:
+            return BackupResult(
+                wanted.name,
+                self._outcome(wanted, error),
+                error=error,
+                bytes_read=run.bytes_read if run else 0,
+                bytes_stored=run.bytes_stored if run else 0,
+                seconds=time.monotonic() - began,
+            )
+        self.history.add_point(point)
+        doubts = doubts_about(point)
+        return BackupResult(
+            wanted.name,
+            "failed" if doubts else "ok",
+            point=point,
+            error=doubts,
+            bytes_read=run.bytes_read,
+            bytes_stored=run.bytes_stored,
+            seconds=time.monotonic() - began,
+            held_back=run.held_back,
+        )
+
+    def _outcome(self, wanted: _Wanted, error: HotspareError) -> Outcome:
+        if isinstance(error, Interrupted):
+            return "interrupted"
+        if wanted.listed and isinstance(error, (MachineNotFound, SourceLost)):
+            try:
+                self.platform.inspect(wanted.reference)
+            except MachineNotFound:
+                return "vanished"
+            except HotspareError:
+                return "failed"
+        return "failed"
+
+
+def _tell_plan(
+    session: Session, repository: Repository, platform: Platform, wanted: Sequence[_Wanted], disks: DiskChoice
+) -> None:
+    machines = [with_chosen_disks(platform.inspect(one.reference), disks) for one in wanted]
+    newest = [repository.machine_points(machine.id)[-1:] for machine in machines]
+    if session.as_json:
+        planned = [
+            {"machine": machine_fields(machine), "parent": point[0].id if point else None}
+            for machine, point in zip(machines, newest, strict=True)
+        ]
+        output.print_document(output.document("backup-plan", machines=planned))
+        return
+    for machine, point in zip(machines, newest, strict=True):
+        since = f"since restore point {point[0].id}" if point else "for the first time"
+        output.print_text(f"{machine.name} ({machine.state.value}) would be backed up {since}:")
+        for disk in machine.disks:
+            output.print_text(f"  {disk.name}: {format_bytes(disk.size)}, {disk.format}, {disk.source}")
+        for reason in machine.left_out:
+            output.print_text(f"  left out: {reason}")

@@ -1,0 +1,31 @@
+"""Asking before something is done that cannot simply be done again."""
+
+import sys
+
+from hotspare.cli import output
+from hotspare.errors import HotspareError, UsageError
+
+
+def confirm(question: str, otherwise: str, *, yes: bool) -> None:
+    """Return when the user agrees.
+
+    Args:
+        question: what is asked, on a terminal only.
+        otherwise: what it means that nobody agreed: "Nothing was removed".
+        yes: the user has agreed already, by ``--yes``.
+
+    Raises:
+        UsageError: there is no terminal to ask on.
+        HotspareError: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "This has to be confirmed, and there is no terminal to ask on",
+            meaning=otherwise,
+            hint="Add --yes",
+        )
+    output.note(f"{question} [y/N]")
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise HotspareError("Not confirmed", meaning=otherwise)

@@ -1,0 +1,16 @@
+"""How a command says that it has to run on another host; ``run_elsewhere.py`` does it."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the program's entry point needs this module, and must not import what these need
+    from hotspare.cli.options import Options
+    from hotspare.settings import Settings
+
+
+class Elsewhere(Exception):
+    """The platform of a command is on another host."""
+
+    def __init__(self, settings: "Settings", options: "Options") -> None:
+        super().__init__(settings.platform)
+        self.settings = settings
+        self.options = options

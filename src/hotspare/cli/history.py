@@ -1,0 +1,131 @@
+"""Keeping the catalog: the history of runs, and its cache of restore points.
+
+A catalog that cannot be used never keeps a machine from being backed up or restored: that is a warning.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from hotspare.catalog.catalog import Catalog
+from hotspare.catalog.rows import PointRow, RunResult
+from hotspare.cli.output import warn
+from hotspare.cli.session import Session
+from hotspare.errors import HotspareError, Interrupted
+from hotspare.events import Event, HeldBack, Listener, Progress
+from hotspare.repository.point import RestorePoint
+
+
+class Run:
+    """A run that is going on; what is known of it at its end is recorded."""
+
+    def __init__(self) -> None:
+        self.point: str | None = None
+        self.held_back: HeldBack | None = None
+        self._seen: dict[tuple[str, str], Progress] = {}
+
+    def watching(self, listener: Listener) -> Listener:
+        """Give a listener that notes what belongs to the run's record before it passes events on."""
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Progress):
+                self._seen[event.machine, event.disk] = event
+            elif isinstance(event, HeldBack):
+                self.held_back = event
+            listener(event)
+
+        return watch
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of all disks so far."""
+        return sum(seen.bytes_read for seen in self._seen.values())
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes that all disks' new data took in the repository so far."""
+        return sum(seen.bytes_stored for seen in self._seen.values())
+
+
+class History:
+    """The catalog as commands write it."""
+
+    def __init__(self, session: Session, repository: str) -> None:
+        self._repository = repository
+        self._catalog: Catalog | None = None
+        with _only_warned("This run is not recorded"):
+            self._catalog = session.catalog()
+
+    @contextmanager
+    def run(self, kind: str, machine: str, platform: str) -> Iterator[Run]:
+        """Record a run: that it began now, and, when the block is left, how it ended."""
+        number = None
+        run = Run()
+        if self._catalog:
+            with _only_warned("This run is not recorded"):
+                number = self._catalog.begin_run(
+                    kind=kind, machine=machine, platform=platform, repository=self._repository
+                )
+        outcome: Literal["ok", "failed", "interrupted"] = "failed"
+        code: str | None = HotspareError.code
+        what: str | None = None
+        try:
+            yield run
+            outcome, code = "ok", None
+        except Interrupted as error:
+            outcome, code, what = "interrupted", error.code, error.what
+            raise
+        except HotspareError as error:
+            code, what = error.code, error.what
+            raise
+        finally:
+            if self._catalog and number is not None:
+                result = RunResult(
+                    outcome=outcome,
+                    error_code=code,
+                    error=what,
+                    point=run.point,
+                    bytes_read=run.bytes_read,
+                    bytes_stored=run.bytes_stored,
+                    held_back_seconds=run.held_back.seconds if run.held_back else None,
+                    latency_factor=run.held_back.latency_factor if run.held_back else None,
+                )
+                with _only_warned("The end of this run is not recorded"):
+                    self._catalog.finish_run(number, result)
+
+    def replace_points(self, points: Sequence[RestorePoint]) -> None:
+        """Note all restore points that the repository holds."""
+        if self._catalog:
+            with _only_warned("The catalog does not know all restore points"):
+                self._catalog.replace_points(self._repository, [self._row(point) for point in points])
+
+    def add_point(self, point: RestorePoint) -> None:
+        """Note a restore point that was just made."""
+        if self._catalog:
+            with _only_warned("The catalog does not know the new restore point"):
+                self._catalog.add_point(self._row(point))
+
+    def remove_point(self, point: RestorePoint) -> None:
+        """Note that a restore point was forgotten."""
+        if self._catalog:
+            with _only_warned("The catalog still shows a restore point that is gone"):
+                self._catalog.remove_point(self._repository, point.id)
+
+    def _row(self, point: RestorePoint) -> PointRow:
+        return PointRow(
+            repository=self._repository,
+            id=point.id,
+            machine_id=point.machine_id,
+            machine_name=point.machine_name,
+            platform=point.platform,
+            finished_at=point.finished_at,
+            consistency=point.consistency,
+        )
+
+
+@contextmanager
+def _only_warned(consequence: str) -> Iterator[None]:
+    try:
+        yield
+    except HotspareError as error:
+        warn(f"{consequence}. {error}")

@@ -1,0 +1,94 @@
+"""Where the command line begins and ends: runs a command and turns errors into words and an exit status."""
+
+import ctypes
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from traceback import print_exception
+
+from cyclopts import CycloptsError
+
+from hotspare.cli.app import app
+from hotspare.cli.elsewhere import Elsewhere
+from hotspare.cli.output import error_document, note
+from hotspare.errors import HotspareError, Interrupted, UsageError
+from hotspare.units import MIB
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+"""Names of mallopt(3), from malloc.h."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and give its exit status.
+
+    Args:
+        arguments: what follows the program's name; None for those of this process.
+    """
+    _keep_freed_memory()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except HotspareError as error:
+        return _report(error, words)
+    except KeyboardInterrupt as error:
+        return _report(Interrupted("Interrupted", meaning="Nothing half-done was left behind"), words, error)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: users never meet a bare traceback
+        return _report(_bug(error), words, error)
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what was freed, up to a bound, for the next chunk.
+
+    It would otherwise give every compressed chunk's memory back to the kernel, and get it again with a page
+    fault for each 4 KiB. See mallopt(3); other C libraries than glibc have no such function.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 32 * MIB)
+        mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
+
+
+def _run(words: list[str]) -> int:
+    try:
+        app(words, exit_on_error=False, print_error=False)
+    except Elsewhere as elsewhere:
+        from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - it takes long to import
+
+        return run_elsewhere(elsewhere, words)
+    except CycloptsError as error:
+        raise _usage_error(error) from error
+    return 0
+
+
+def _usage_error(error: CycloptsError) -> UsageError:
+    error.verbose = False
+    chain = " ".join(("hotspare", *(error.command_chain or ())))
+    return UsageError(str(error).strip(), hint=f'See "{chain} --help"')
+
+
+def _bug(error: Exception) -> HotspareError:
+    return HotspareError(
+        f"Something went wrong that Hotspare has no words for: {type(error).__name__}: {error}",
+        meaning="This is a mistake in Hotspare. Restore points that were made before are not affected",
+        hint="Run the command again with --debug and report what it prints, with what hotspare doctor says",
+    )
+
+
+def _report(error: HotspareError, words: Sequence[str], cause: BaseException | None = None) -> int:
+    if "--debug" in words:
+        print_exception(cause or error)
+    if wants_json(words):
+        note(json.dumps(error_document(error)))
+    else:
+        note(f"hotspare: {error}")
+    return error.exit_status
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Tell whether a command line asks for JSON, even one that could not be understood otherwise."""
+    if any(word in {"-ojson", "-o=json", "--output=json"} for word in words):
+        return True
+    return any(pair in {("-o", "json"), ("--output", "json")} for pair in pairwise(words))

@@ -1,0 +1,75 @@
+"""``hotspare mover``: the end of a command on the host of the machines."""
+
+import os
+import sys
+
+from hotspare.cli.directed import Directions, given
+from hotspare.cli.help import closing, noun
+from hotspare.cli.main import main
+from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.run_elsewhere import STORE_VARIABLES
+from hotspare.errors import StorageError, UsageError
+from hotspare.mover.host import ControlHost, serve_control
+from hotspare.mover.wire import Secret, Start
+from hotspare.repository.keys.slot import Credential, KeyFile, Passphrase, RecoveryKey
+
+app = noun("mover", "Do a command's work on this host, for a user of another.")
+
+
+@app.default
+def mover(*, options: Options = DEFAULTS) -> None:
+    """Run one command for another host, over standard input and output.
+
+    This is what --platform qemu+ssh://HOST/system starts on HOST, over SSH; it is not for people to call. All
+    that it needs comes over the connection, the passphrase too; nothing is kept.
+
+    Args:
+        options: See below.
+    """
+    del options
+    if sys.stdin.isatty() or sys.stdout.isatty():
+        raise UsageError(
+            "'hotspare mover' talks to a program, and this is a terminal",
+            meaning="Nothing was done",
+            hint="It is started over SSH by commands with --platform qemu+ssh://HOST/system",
+        )
+    # What is printed by mistake must not get between the messages.
+    sink = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        serve_control(0, sink, _run)
+    finally:
+        os.close(sink)
+
+
+app.help_epilogue = closing(
+    ["hotspare mover", "hotspare backup web --platform qemu+ssh://root@host/system  # starts it there"],
+    StorageError,
+)
+
+
+def _run(start: Start, control: ControlHost) -> int:
+    passed = {name: value for name, value in start.environment.items() if name.startswith(STORE_VARIABLES)}
+    os.environ.update(passed)
+    folder, url = start.served, start.settings.get("repository", "")
+    progress = start.progress if start.progress in {"jsonl", "none"} else "auto"
+    directions = Directions(
+        settings=start.settings,
+        progress="jsonl" if progress == "jsonl" else "none" if progress == "none" else "auto",
+        credential=lambda: _credential(control.ask_secret()),
+        has_credential=start.has_secret,
+        open_store=(lambda: control.open_store(url, folder)) if folder is not None else None,
+    )
+    told = given.set(directions)
+    try:
+        return main(list(start.words))
+    finally:
+        given.reset(told)
+
+
+def _credential(secret: Secret) -> Credential:
+    if secret.kind == KeyFile.kind:
+        return KeyFile(secret.content)
+    if secret.kind == RecoveryKey.kind:
+        return RecoveryKey(secret.content)
+    return Passphrase(secret.content.decode())

@@ -1,0 +1,220 @@
+"""A host with libvirt and QEMU."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import libvirt
+
+from hotspare.cancellation import Cancellation
+from hotspare.errors import MachineNotFound, SourceLost, UsageError
+from hotspare.platforms.choice import with_chosen_disks
+from hotspare.platforms.libvirt.begin import RunningMachine, begin_snapshot
+from hotspare.platforms.libvirt.checkpoints import Checkpoints, checkpoint_prefix
+from hotspare.platforms.libvirt.connection import explained, find_domain, open_connection
+from hotspare.platforms.libvirt.in_place import InPlaceTarget, Replacement
+from hotspare.platforms.libvirt.inventory import DomainDisks, describe_machine, inspect_disks
+from hotspare.platforms.libvirt.marks import write_marks
+from hotspare.platforms.libvirt.offline import OfflineSnapshot
+from hotspare.platforms.libvirt.probe import probe_host
+from hotspare.platforms.libvirt.scratch import (
+    DEFAULT_RESERVE,
+    RunFolder,
+    ScratchOwner,
+    default_scratch_folder,
+    qemu_account,
+)
+from hotspare.platforms.libvirt.snapshot import PullSnapshot
+from hotspare.platforms.libvirt.sweep import sweep_machine
+from hotspare.platforms.libvirt.sweep_host import HostSweep
+from hotspare.platforms.libvirt.target import LibvirtTarget, plan_domain
+from hotspare.platforms.libvirt.undo import confirm_restore, undo_restore
+from hotspare.platforms.placement import TargetPlan
+from hotspare.platforms.platform import (
+    Finding,
+    Machine,
+    MachineMarks,
+    PowerState,
+    Remnant,
+    Snapshot,
+    SnapshotRequest,
+    SweepRequest,
+    TargetRequest,
+)
+
+_REASON_SECONDS = 20.0
+"""libvirt handles the ends of all machines in one thread: on a busy host it learns of one late."""
+
+
+class LibvirtPlatform:
+    """A ``Platform``; one per thread.
+
+    Args:
+        uri: ``qemu:///system`` or ``qemu:///session``.
+        scratch_folder: where a running machine's overwritten blocks wait during a backup; on a fast local
+            file system. None for ``HOTSPARE_SCRATCH_FOLDER`` or else the default.
+        scratch_reserve: bytes that must stay free there; a backup is given up before it takes them.
+
+    Raises:
+        PlatformUnavailable: libvirt does not answer.
+        PermissionRefused: this user may not use it.
+    """
+
+    def __init__(
+        self, uri: str, *, scratch_folder: Path | None = None, scratch_reserve: int = DEFAULT_RESERVE
+    ) -> None:
+        self.uri = uri
+        self._connection: libvirt.virConnect | None = open_connection(uri)
+        named = os.environ.get("HOTSPARE_SCRATCH_FOLDER")
+        self.scratch_folder = scratch_folder or (Path(named) if named else default_scratch_folder())
+        self.scratch_reserve = scratch_reserve
+
+    @property
+    def _open(self) -> libvirt.virConnect:
+        if self._connection is None:
+            raise ValueError("The platform was closed")
+        return self._connection
+
+    def probe(self) -> list[Finding]:
+        """Look at libvirt, QEMU, its programs, KVM and the scratch folder."""
+        return probe_host(self._open, self.uri, self.scratch_folder, self.scratch_reserve)
+
+    def machines(self) -> list[Machine]:
+        """List all domains, by name."""
+        with explained(f"The machines at {self.uri} cannot be listed"):
+            domains = self._open.listAllDomains()
+        found = []
+        for domain in domains:
+            with suppress(MachineNotFound):  # removed since it was listed
+                found.append(describe_machine(domain, self.uri))
+        return sorted(found, key=lambda machine: machine.name)
+
+    def inspect(self, name: str) -> Machine:
+        """Describe the domain of that name or UUID."""
+        return describe_machine(find_domain(self._open, name, self.uri), self.uri)
+
+    def mark(self, name: str, marks: MachineMarks) -> Machine:
+        """Keep marks in the domain's metadata."""
+        domain = find_domain(self._open, name, self.uri)
+        write_marks(domain, marks)
+        return describe_machine(domain, self.uri)
+
+    @contextmanager
+    def open_snapshot(
+        self, machine: Machine, request: SnapshotRequest, cancellation: Cancellation
+    ) -> Iterator[Snapshot]:
+        """Freeze, snapshot all disks in one instant, thaw.
+
+        Raises:
+            MachineNotFound: it was removed.
+            NoSpace: scratch space is short.
+            PermissionRefused: the scratch folder or an image cannot be used.
+            SourceLost: the machine stopped while it was read.
+            HotspareError: a backup of it is running already, or libvirt refuses.
+        """
+        domain = find_domain(self._open, machine.id, self.uri)
+        snapshot = self._snapshot(domain, request, cancellation)
+        try:
+            yield snapshot
+        except SourceLost:
+            # Readers only see that the server is gone; say why, if that becomes known.
+            _tell_why(snapshot)
+            raise
+        finally:
+            snapshot.release()
+
+    def _snapshot(
+        self, domain: libvirt.virDomain, request: SnapshotRequest, cancellation: Cancellation
+    ) -> PullSnapshot | OfflineSnapshot:
+        sweep_machine(domain, self.scratch_folder)
+        machine = with_chosen_disks(describe_machine(domain, self.uri), request.disks)
+        with explained(f"The disks of {machine.name} cannot be looked at"):
+            disks = inspect_disks(domain).chosen_for(machine)
+            prefix = checkpoint_prefix(request.repository_id)
+            checkpoints = Checkpoints(domain, prefix, disks.backed_up, disks.excluded)
+            if request.since:
+                # Without tokens we cannot know which of ours an older restore point still counts on;
+                # then they go with the commit.
+                checkpoints.sweep(keep={token.value for token in request.since.values()})
+        _refuse_no_disks(machine, disks)
+        cancellation.check()
+        if machine.state is PowerState.OFF:
+            with explained(f"The checkpoints of {machine.name} cannot be looked at"):
+                return OfflineSnapshot(machine, disks, checkpoints, request)
+        owner = ScratchOwner(
+            uri=self.uri,
+            domain=machine.id,
+            repository_id=request.repository_id,
+            point_id=request.point_id,
+            pid=os.getpid(),
+        )
+        run = RunFolder.create(self.scratch_folder, owner, qemu_account(self._open))
+        try:
+            running = RunningMachine(machine, disks, checkpoints, run, self.scratch_reserve)
+            return begin_snapshot(running, request, cancellation)
+        except BaseException:
+            run.remove()
+            raise
+
+    def plan_target(self, machine: Machine, request: TargetRequest) -> TargetPlan:
+        """Say what domain ``create_target`` would make."""
+        return plan_domain(self._open, self.uri, machine, request).plan
+
+    def sweep(self, request: SweepRequest) -> list[Remnant]:
+        """Thaw, end jobs, and remove run folders and checkpoints of dead runs, on all domains."""
+        return HostSweep(self._open, self.uri, self.scratch_folder, request).run()
+
+    def create_target(self, machine: Machine, request: TargetRequest) -> LibvirtTarget:
+        """Start to make a domain like ``machine``, with its disks as files of this host."""
+        return LibvirtTarget(self._open, self.uri, plan_domain(self._open, self.uri, machine, request))
+
+    def plan_replacement(self, machine: Machine) -> TargetPlan:
+        """Say what ``replace_machine`` would make."""
+        return Replacement(self._open, self.uri, machine).plan
+
+    def replace_machine(self, machine: Machine, *, power_off: bool) -> InPlaceTarget:
+        """Start to restore a domain over itself, upon overlays."""
+        return InPlaceTarget(Replacement(self._open, self.uri, machine), power_off=power_off)
+
+    def undo_restore(self, name: str, *, force: bool) -> Machine:
+        """Bring back a domain that was restored over."""
+        undo_restore(find_domain(self._open, name, self.uri), force=force)
+        return self.inspect(name)
+
+    def confirm_restore(self, name: str, cancellation: Cancellation) -> Machine:
+        """Merge the overlays of a domain that was restored over."""
+        confirm_restore(find_domain(self._open, name, self.uri), cancellation)
+        return self.inspect(name)
+
+    def start(self, name: str) -> None:
+        """Power a domain on; nothing happens when it runs."""
+        domain = find_domain(self._open, name, self.uri)
+        with explained(f"The machine {name} cannot be started"):
+            if not domain.isActive():
+                domain.create()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(libvirt.libvirtError):
+                connection.close()
+
+
+def _tell_why(snapshot: Snapshot) -> None:
+    """Raise the reason for a lost reader; libvirt learns of QEMU's end a moment after its sockets close."""
+    deadline = time.monotonic() + _REASON_SECONDS
+    while time.monotonic() < deadline:
+        snapshot.check()
+        time.sleep(0.1)
+
+
+def _refuse_no_disks(machine: Machine, disks: DomainDisks) -> None:
+    if not disks.backed_up:
+        raise UsageError(
+            f"The machine {machine.name} has no disk that can be backed up",
+            meaning="Nothing was done",
+            hint="; ".join(machine.left_out),
+        )

@@ -1,0 +1,1 @@
+"""Stores around a store: each adds one thing to whatever it wraps, and is a ``Backend`` itself."""

@@ -1,0 +1,48 @@
+"""Hooks that are noted down on a machine with ``machine hook``."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import DiskSpec, LabGuest
+from tests.cli.program import Program
+
+pytestmark = pytest.mark.lab
+
+MIB = 1024 * 1024
+
+
+def test_hooks_stay_with_the_machine_in_their_order(program: Program, lab_host: None, tmp_path: Path) -> None:
+    program.environment["HOTSPARE_PLATFORM"] = "qemu:///system"
+    with LabGuest.create("hooks", disks=[DiskSpec(size=8 * MIB)]) as guest:
+
+        def change(*words: str) -> list[str]:
+            done = program.expect("machine", "hook", guest.name, *words, "-o", "json")
+            hooks: list[str] = done.document()["machine"]["hooks"]
+            return hooks
+
+        assert change("add", "postgresql", "guest:erp,on-failure=fail") == [
+            "postgresql",
+            "guest:erp,on-failure=fail",
+        ]
+        assert change("add", "mariadb", "postgresql,timeout=2m") == [
+            "postgresql,timeout=2m",
+            "guest:erp,on-failure=fail",
+            "mariadb",
+        ]
+        program.expect("machine", "tag", guest.name, "add", "prod")
+        assert change("remove", "guest:erp", "oracle") == ["postgresql,timeout=2m", "mariadb"]
+        assert "postgresql,timeout=2m; mariadb" in program.expect("machine", "show", guest.name).out
+        refused = program.run("machine", "hook", guest.name, "add", "oracle")
+        assert refused.status == 2
+        assert "no hook 'oracle'" in refused.err
+        assert change("remove", "postgresql", "mariadb") == []
+
+
+def test_a_hook_that_there_is_not_is_refused_before_anything_is_done(program: Program) -> None:
+    program.expect("repo", "create")
+
+    refused = program.run("backup", "web", "--hook", "oracle")
+
+    assert refused.status == 2
+    assert "no hook 'oracle'" in refused.err

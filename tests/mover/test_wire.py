@@ -1,0 +1,113 @@
+"""What is said when the other side is not a mover of this version, and what URIs mean."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hotspare.cancellation import Cancellation
+from hotspare.errors import HotspareError, UsageError
+from hotspare.mover.control import Mover, parse_remote_platform
+from hotspare.mover.wire import MAGIC, Cancel, Ended, Hello, Message, Secret, Start
+from hotspare.storage.served.frames import encode_head
+from hotspare.storage.served.ssh import SshHost
+from tests.storage.servers import BINARIES
+
+START = Start(("machine", "list"), {}, "none", {}, None)
+
+
+def run_against(tmp_path: Path, script: str) -> int:
+    program = tmp_path / "ssh"
+    program.write_text(script)
+    program.chmod(0o755)
+    environment = {**os.environ, "HOTSPARE_SSH_COMMAND": str(program)}
+    with Mover("qemu+ssh://host/system", SshHost("host"), environment) as mover:
+        return mover.run(START, lambda: Secret("passphrase", b"hush"), lambda *_: None, Cancellation())
+
+
+def saying(*messages: Message) -> str:
+    words = MAGIC + b"".join(encode_head(message) for message in messages)
+    lines = [
+        "import sys",
+        f"sys.stdout.buffer.write({words!r})",
+        "sys.stdout.flush()",
+        "sys.stdin.buffer.read()",
+    ]
+    return "\n".join([f"#!{sys.executable}", *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (saying(Hello(9, "8.8")), "has Hotspare 8.8, whose mover speaks version 9"),
+        ("#!/bin/sh\necho Welcome to this host\n", "is not 'hotspare mover'"),
+        ("#!/bin/sh\nexit 127\n", "has no program 'hotspare'"),
+        ("#!/bin/sh\necho 'Permission denied (publickey).' >&2; exit 255\n", "refused the login"),
+        (saying(Hello(1, "1"), Cancel()), "is not 'hotspare mover'"),
+    ],
+)
+def test_what_is_no_mover_is_named(tmp_path: Path, script: str, words: str) -> None:
+    with pytest.raises(HotspareError, match=words):
+        run_against(tmp_path, script)
+
+
+def test_the_exit_status_is_that_of_the_command(tmp_path: Path) -> None:
+    assert run_against(tmp_path, saying(Hello(1, "1"), Ended(21))) == 21
+
+
+def test_a_mover_that_dies_is_no_success(tmp_path: Path) -> None:
+    words = MAGIC + encode_head(Hello(1, "1"))
+    script = f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write({words!r})\n"
+    with pytest.raises(HotspareError, match="was lost") as caught:
+        run_against(tmp_path, script)
+    assert caught.value.exit_status == 20
+
+
+def test_a_mover_ends_without_a_command() -> None:
+    process = subprocess.run(
+        [BINARIES / "hotspare", "mover"], input=MAGIC, capture_output=True, timeout=60, check=True
+    )
+    assert process.stdout == MAGIC
+    noise = subprocess.run(
+        [BINARIES / "hotspare", "mover"],
+        input=b"GET / HTTP/1.1",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert noise.returncode == 27
+    assert b"does not keep to the protocol" in noise.stderr
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "hush" not in repr(Secret("passphrase", b"hush"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "there"),
+    [
+        ("qemu+ssh://host/system", SshHost("host"), "qemu:///system"),
+        ("qemu+ssh://me@host:2222/session", SshHost("host", 2222, "me"), "qemu:///session"),
+    ],
+)
+def test_platforms_of_other_hosts(uri: str, host: SshHost, there: str) -> None:
+    assert parse_remote_platform(uri) == (host, there)
+
+
+def test_platforms_of_this_host() -> None:
+    assert parse_remote_platform("qemu:///system") is None
+    assert parse_remote_platform("/srv/images") is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "qemu+ssh:///system", "qemu+ssh://host/", "qemu+ssh://host/system?keyfile=x",
+        "qemu+ssh://a:b@host/system", "qemu+ssh://-oProxyCommand=x/system", "qemu+ssh://host:x/system",
+    ],
+)  # fmt: skip
+def test_platforms_that_mean_nothing(uri: str) -> None:
+    with pytest.raises(UsageError):
+        parse_remote_platform(uri)
