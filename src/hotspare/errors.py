@@ -144,6 +144,20 @@ class TargetExists(HotspareError):
     exit_status = 26
 
 
+class FileSystemUnreadable(HotspareError):
+    """A file system inside a disk is damaged, or of a kind or with features that cannot be read here."""
+
+    code = "file-system"
+    exit_status = 30
+
+
+class PathNotFound(HotspareError):
+    """A restore point has no such volume, or the volume no such file or folder."""
+
+    code = "no-path"
+    exit_status = 31
+
+
 class ConsistencyNotReached(HotspareError):
     """The machine could not be made as quiet as the user requires."""
 

@@ -1,0 +1,1 @@
+"""Partitions and logical volumes, and what each of them holds."""
