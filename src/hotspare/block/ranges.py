@@ -19,7 +19,7 @@ class Ranges:
     __slots__ = ("bounds",)
 
     def __init__(self, bounds: Bounds) -> None:
-        """Take over an array of shape (n, 2), a row for each range: its first byte and the one after its last.
+        """Take over an array of shape (n, 2): a row for each range, its first byte and the one after it.
 
         Rows must be ascending, neither empty nor overlapping nor touching. ``of`` accepts anything else.
         """
@@ -38,7 +38,7 @@ class Ranges:
 
     @classmethod
     def of_bits(cls, bits: NDArray[np.bool_] | NDArray[np.uint8], unit: int, start: int = 0) -> Self:
-        """Make a set of an array with one element for each ``unit`` bytes from ``start`` on: those not zero."""
+        """Make a set of an array with an element for each ``unit`` bytes from ``start`` on: those not zero."""
         padded = np.zeros(len(bits) + 2, dtype=np.int8)
         padded[1:-1] = bits != 0
         edges = np.flatnonzero(np.diff(padded)).astype(np.int64)
@@ -91,7 +91,7 @@ class Ranges:
         return type(self).whole(size) - self
 
     def within(self, start: int, end: int) -> Self:
-        """Give the part from ``start`` up to, not including, ``end``; costs no more than that part is large."""
+        """Give the part from ``start`` up to, not including, ``end``; costs what that part is large."""
         first = int(np.searchsorted(self.bounds[:, 1], start, side="right"))
         last = int(np.searchsorted(self.bounds[:, 0], end, side="left"))
         if start >= end or first >= last:
@@ -141,4 +141,5 @@ def _levels(groups: list[Bounds], depth: int) -> Bounds:
     last = np.append(places[1:] != places[:-1], True)
     places, inside = places[last], np.cumsum(steps)[last] >= depth
     changes = np.flatnonzero(np.diff(np.concatenate(([False], inside)).astype(np.int8)))
-    return places[changes].reshape(-1, 2).astype(np.int64)
+    bounds: Bounds = places[changes].reshape(-1, 2)
+    return bounds

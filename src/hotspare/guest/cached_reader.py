@@ -1,7 +1,7 @@
 """Small reads of a disk, served from larger blocks that are kept in memory.
 
-File systems are read in pieces of some bytes to some KiB, often the same ones again; a disk in a repository, or
-behind NBD, is better read in blocks.
+File systems are read in pieces of some bytes to some KiB, often the same ones again; a disk in a repository,
+or behind NBD, is better read in blocks.
 """
 
 import threading

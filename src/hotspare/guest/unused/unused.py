@@ -1,8 +1,8 @@
 """The contract of an unused-block map.
 
-Each file system has a module with one function of the type ``FindUnused``. It starts from "keep all" and gives only
-what is proven to be free; any doubt at all is a ``KeepAll`` with the reason. A wrong answer here is silent loss of data,
-a missing one costs some space.
+Each file system has a module with one function of the type ``FindUnused``. It starts from "keep all" and gives
+only what is proven to be free; any doubt at all is a ``KeepAll`` with the reason. A wrong answer here is silent
+loss of data, a missing one costs some space.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ class Quiet(Enum):
     """Why the file system stands still in the view that is read."""
 
     FROZEN = "frozen"
-    """The machine runs, and its mounted file systems were flushed and frozen at that instant, as we saw ourselves.
-    One that the freeze has missed must be found out by its own marks where it has such."""
+    """The machine runs, and its mounted file systems were flushed and frozen at that instant, as we saw
+    ourselves. One that the freeze has missed must be found out by its own marks where it has such."""
     OFFLINE = "offline"
-    """The machine was off: what was not unmounted cleanly has a journal to be replayed, or a mark that it is dirty."""
+    """The machine was off: what was not unmounted cleanly has a journal to be replayed, or a mark that it is
+    dirty."""
 
 
 class KeepAll(Exception):
@@ -51,7 +52,7 @@ FindUnused = Callable[[BlockReader, Quiet], UnusedBlocks]
 """Reads a volume and says what is unused in it.
 
 Raises:
-    KeepAll: nothing is proven, or the content makes no sense. Whatever bytes the volume holds, the function ends in
-        time and memory that are bounded by the volume's size, with a result or with this.
+    KeepAll: nothing is proven, or the content makes no sense. Whatever bytes the volume holds, the function ends
+        in time and memory that are bounded by the volume's size, with a result or with this.
     SourceLost, StorageError, RepositoryDamaged: it cannot be read.
 """
