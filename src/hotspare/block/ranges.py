@@ -65,7 +65,8 @@ class Ranges:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ranges) and np.array_equal(self.bounds, other.bounds)
 
-    __hash__ = None  # type: ignore[assignment]  # holds an array
+    def __hash__(self) -> int:
+        return hash(self.bounds.tobytes())
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{start}-{end}" for start, end in list(self)[:4])
