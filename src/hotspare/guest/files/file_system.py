@@ -10,6 +10,27 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from hotspare.errors import FileSystemUnreadable
+
+
+class NeedsAppliance(FileSystemUnreadable):
+    """A file system that is not read in process: a kernel's own driver has to, in a virtual machine of its own.
+
+    Args:
+        kind: ``xfs``, ``ext4``…
+        reason: for people, to follow "because": "its journal has to be replayed".
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        self.reason = reason
+        super().__init__(
+            f"This {kind} file system cannot be read in process, because {reason}",
+            meaning="Nothing is wrong with the restore point",
+            hint="It can be read by the Linux kernel of the appliance, an isolated virtual machine",
+        )
+
+
 Kind = Literal["file", "folder", "link", "block-device", "character-device", "fifo", "socket"]
 
 
@@ -27,7 +48,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     uid: int | None = None
     gid: int | None = None
     inode: int
-    """Number within the volume: two names of one inode are hard links."""
+    """Number within the volume: two names of one inode (and one ``volume``) are hard links."""
     links: int = 1
     """Names that the inode has."""
     target: str = ""
@@ -36,6 +57,8 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Major and minor number of a device."""
     streams: tuple[str, ...] = ()
     """Names of further contents (NTFS: alternate data streams)."""
+    volume: str = ""
+    """Name of the volume, where several are shown as one tree; empty in the view of a single one."""
 
     @property
     def name(self) -> str:
@@ -66,21 +89,32 @@ class FileSystem(Protocol):
 
     kind: str
     """``ext4``, ``ntfs``…"""
+    remarks: tuple[str, ...]
+    """What people should know of what they see: that it was not closed cleanly, how its times are meant."""
 
     def entry(self, path: str) -> FileEntry:
         """Describe one path; a link itself, not where it leads. Raises ``PathNotFound``."""
         ...
 
     def entries(self, folder: str) -> Iterator[FileEntry]:
-        """Yield what is in a folder, without ``.`` and ``..``, in no order. Raises ``PathNotFound``."""
+        """Yield what is in a folder, without ``.`` and ``..``, in no order. Raises ``PathNotFound``.
+
+        What is damaged is left out, and ``FileSystemUnreadable`` raised after everything else was given.
+        """
         ...
 
     def walk(self, folder: str = "/") -> Iterator[FileEntry]:
-        """Yield everything below a folder: each folder before what is in it. What cannot be read raises at its turn."""
+        """Yield everything below a folder, without itself: each folder before what is in it.
+
+        What cannot be read raises ``FileSystemUnreadable``; whoever wants the rest asks for ``entries`` himself.
+        """
         ...
 
     def open(self, path: str, stream: str = "") -> FileContent:
-        """Open a file's content, or one of its further streams. Raises ``PathNotFound``."""
+        """Open a file's content, or one of its further streams. Raises ``PathNotFound``.
+
+        Folders, links and devices have no content: ``FileSystemUnreadable``.
+        """
         ...
 
     def attributes(self, path: str) -> dict[str, bytes]:
