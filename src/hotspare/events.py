@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class PhaseStarted:
     """A run entered a phase.
 
-    One of ``plan``, ``snapshot``, ``transfer``, ``commit``, ``create``, ``check``, ``verify``, ``reindex``,
+    One of ``plan``, ``snapshot``, ``look-inside``, ``transfer``, ``commit``, ``create``, ``check``, ``verify``, ``reindex``,
     ``repair``, ``copy``, ``mark``, ``wait``, ``delete``.
     """
 

@@ -68,7 +68,7 @@ def test_a_program_written_from_the_specification_reads_state(tmp_path: Path) ->
         one.name: one.content for one in state
     }
     assert without["state"] == []
-    assert reader.config["features"]["gc"] == ["state"]
+    assert reader.config["features"]["gc"] == ["state", "extras"]
 
 
 def test_a_program_written_from_the_specification_reads_locks(tmp_path: Path) -> None:

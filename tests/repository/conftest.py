@@ -5,16 +5,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from hotspare import events
+from hotspare.backup.content import store_content
 from hotspare.backup.plan import plan_transfer
-from hotspare.backup.state import store_state
 from hotspare.backup.transfer import transfer_disk
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.platform import StateFile
 from hotspare.repository.gc.collect import prune
 from hotspare.repository.gc.report import PruneReport
-from hotspare.repository.point import PointDisk, RestorePoint, new_point_id
+from hotspare.repository.point import PointDisk, PointState, RestorePoint, new_point_id
 from hotspare.repository.repository import Repository
 from hotspare.storage.local import LocalBackend
 from hotspare.storage.served.client import ServedBackend
@@ -65,7 +66,10 @@ def store(
                     bytes_stored=counts.stored,
                 )
             )
-        pieces = tuple(store_state(repository, writer, one, None) for one in state)
+        pieces = tuple(
+            PointState(**asdict(store_content(repository, writer, one.name, one.content, None)))
+            for one in state
+        )
         writer.flush()
         now = datetime.now(UTC)
         point = RestorePoint(

@@ -10,20 +10,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from hotspare import events
+from hotspare.backup.content import store_content
+from hotspare.backup.inside import file_system_of, look_inside
 from hotspare.backup.paced_reading import ReadInto, paced_reading
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.plan import TransferPlan, plan_transfer
-from hotspare.backup.state import store_state
 from hotspare.backup.tracking import TrackingCheck, check_tracking, warning_of, why_full
 from hotspare.backup.transfer import TransferCounts, transfer_disk
+from hotspare.backup.unused import Unused, extra_name, left_out_of
 from hotspare.block.device import BlockReader
+from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.cancellation import Cancellation
 from hotspare.errors import RepositoryDamaged, StorageError
+from hotspare.guest.unused.machine import MachineUnused
 from hotspare.platforms.hooks.hook import Hook
 from hotspare.platforms.platform import (
     ALL_DISKS,
@@ -37,12 +41,24 @@ from hotspare.platforms.platform import (
     Token,
 )
 from hotspare.repository.disk_map import DiskMap
-from hotspare.repository.point import NO_STATE, PointDisk, PointState, RestorePoint, new_point_id
+from hotspare.repository.point import (
+    NO_STATE,
+    PointContent,
+    PointDisk,
+    PointExtra,
+    PointState,
+    RestorePoint,
+    new_point_id,
+)
+from hotspare.repository.range_list import encode_ranges
 from hotspare.repository.repository import Repository
 from hotspare.repository.writer import RepositoryWriter
 
 _HELD_BACK_SECONDS = 1.0
 """Waiting for less than that is not worth a word."""
+
+
+Kind = TypeVar("Kind", bound=PointContent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,8 @@ class BackupOptions:
     """Bytes per second that are read at most."""
     check_tracking: float = 0.0
     """Percentage of the chunks that the platform calls unchanged, to be read and compared nevertheless."""
+    skip_unused: bool = True
+    """Leave out what no file system in the machine needs."""
 
 
 def backup_machine(
@@ -98,8 +116,12 @@ def backup_machine(
         warnings = _warnings(repository, snapshot)
         for warning in warnings:
             listener(events.Warned(machine.name, warning))
+        unused = MachineUnused()
+        if options.skip_unused and repository.keeps_extras:
+            listener(events.PhaseStarted(machine.name, "look-inside"))
+            unused = look_inside(snapshot)
         listener(events.PhaseStarted(machine.name, "transfer"))
-        run = _MachineRun(repository, writer, snapshot, earlier, options, listener, cancellation)
+        run = _MachineRun(repository, writer, snapshot, earlier, options, unused, listener, cancellation)
         disks = run.back_up_all()
         state = run.store_state()
         listener(events.PhaseStarted(machine.name, "commit"))
@@ -118,6 +140,8 @@ def backup_machine(
             warnings=(*warnings, *run.warnings),
             disks=disks,
             state=state,
+            extras=tuple(run.extras),
+            file_systems=tuple(file_system_of(one) for one in unused.volumes),
             machine=msgspec.to_builtins(snapshot.machine),
             parent=parent.id if parent else None,
             session=writer.session_id,
@@ -169,6 +193,16 @@ def _tokens(parent: RestorePoint) -> Mapping[str, Token]:
     return {disk.name: msgspec.convert(disk.token, Token) for disk in parent.disks if disk.token is not None}
 
 
+class _Parent(NamedTuple):
+    """What an increment of one disk is built on."""
+
+    map: DiskMap | None = None
+    left_out: Ranges = NOTHING
+    """What the map has zeroes of, whatever was on the disk."""
+    full_because: str | None = None
+    """Why there is no map."""
+
+
 class _Way(NamedTuple):
     """How one disk is read."""
 
@@ -177,6 +211,7 @@ class _Way(NamedTuple):
     """What everything that is not in the plan is taken from; None reads in full."""
     full_because: str | None
     tracking: TrackingCheck
+    unused: Unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +222,12 @@ class _MachineRun:
     earlier: list[RestorePoint]
     """The machine's points, oldest first; the last is the parent."""
     options: BackupOptions
+    unused: MachineUnused
     listener: events.Listener
     cancellation: Cancellation
     warnings: list[str] = field(default_factory=list)
     """What the user should know, beside what the snapshot says."""
+    extras: list[PointExtra] = field(default_factory=list)
 
     @property
     def parent(self) -> RestorePoint | None:
@@ -239,10 +276,13 @@ class _MachineRun:
                 report,
                 alike=None if way.parent else self._earlier_map(disk),
                 read_into=read_into,
+                unused=way.unused.now,
             )
         finally:
             reader.close()
         self.listener(events.DiskFinished(machine, disk.name))
+        left_out = way.unused.after(plan, chunk_size)
+        self._store_extra(extra_name(disk.name), encode_ranges(left_out))
         return PointDisk(
             name=disk.name,
             size=disk.size,
@@ -256,6 +296,7 @@ class _MachineRun:
             bytes_read=counts.read,
             bytes_new=counts.new,
             bytes_stored=counts.stored,
+            bytes_unused=left_out.total,
         )
 
     def store_state(self) -> tuple[PointState, ...]:
@@ -264,20 +305,30 @@ class _MachineRun:
             return ()
         earlier = {one.name: one for one in (self.parent.state if self.parent else ())}
         return tuple(
-            store_state(self.repository, self.writer, state, earlier.get(state.name))
+            self._store(PointState, state.name, state.content, earlier.get(state.name))
             for state in self.snapshot.state
         )
 
+    def _store_extra(self, name: str, content: bytes) -> None:
+        if content:
+            earlier = self.parent.find_extra(name) if self.parent else None
+            self.extras.append(self._store(PointExtra, name, content, earlier))
+
+    def _store(self, kind: type[Kind], name: str, content: bytes, earlier: PointContent | None) -> Kind:
+        stored = store_content(self.repository, self.writer, name, content, earlier)
+        return kind(**msgspec.structs.asdict(stored))
+
     def _way(self, disk: SnapshotDisk, reader: BlockReader) -> _Way:
         """Decide what to read, and have a doubt about it."""
-        parent, full_because = self._parent_map(disk)
+        parent, before, full_because = self._parent_map(disk)
+        unused = Unused(self.unused.of(disk.name), before)
         chunk_size = self.repository.config.chunk_size
         # An increment without its parent's map would lose everything that did not change.
         lost_parent = disk.full_because is None and parent is None
         extents = reader.extents(0, disk.size) if lost_parent else self.snapshot.changed(disk.name)
-        plan = plan_transfer(extents, disk.size, chunk_size)
+        plan = plan_transfer(unused.extents(extents, disk.size, chunk_size), disk.size, chunk_size)
         if parent is None:
-            return _Way(plan, None, full_because, TrackingCheck())
+            return _Way(plan, None, full_because, TrackingCheck(), unused)
         found = check_tracking(
             reader,
             plan,
@@ -286,13 +337,15 @@ class _MachineRun:
             self.repository.keyring.chunk_id,
             percent=self.options.check_tracking,
             check=self._check,
+            left_out=before,
         )
         if not found.wrong:
-            return _Way(plan, parent, None, found)
+            return _Way(plan, parent, None, found, unused)
         self.warnings.append(warning_of(disk.name, found, self.earlier))
         self.listener(events.Warned(self.snapshot.machine.name, self.warnings[-1]))
-        whole = plan_transfer(reader.extents(0, disk.size), disk.size, chunk_size)
-        return _Way(whole, None, why_full(found), found)
+        unused = Unused(unused.now)
+        whole = unused.extents(reader.extents(0, disk.size), disk.size, chunk_size)
+        return _Way(plan_transfer(whole, disk.size, chunk_size), None, why_full(found), found, unused)
 
     def _check(self) -> None:
         self.cancellation.check()
@@ -306,21 +359,24 @@ class _MachineRun:
                     return self.repository.disk(earlier).map
         return None
 
-    def _parent_map(self, disk: SnapshotDisk) -> tuple[DiskMap | None, str | None]:
-        """Give the map to build an increment on, or None with the reason for a full."""
+    def _parent_map(self, disk: SnapshotDisk) -> _Parent:
+        """Give what an increment is built on, or the reason for a full."""
         if self.options.full:
-            return None, "a full backup was asked for"
+            return _Parent(full_because="a full backup was asked for")
         if disk.full_because is not None:
-            return None, disk.full_because
+            return _Parent(full_because=disk.full_because)
         of_parent = [one for one in (self.parent.disks if self.parent else ()) if one.name == disk.name]
-        if not of_parent or of_parent[0].size != disk.size:
-            return None, "the parent restore point has no such disk of this size"
+        if self.parent is None or not of_parent or of_parent[0].size != disk.size:
+            return _Parent(full_because="the parent restore point has no such disk of this size")
         try:
+            left_out = left_out_of(self.repository, self.parent, disk.name, disk.size)
             disk_map = self.repository.disk(of_parent[0]).map
             self.repository.require_pages(disk_map)
             if self.repository.misses_chunks(disk_map):
-                return None, "chunks of the parent restore point are damaged, and are stored again"
+                return _Parent(
+                    full_because="chunks of the parent restore point are damaged, and are stored again"
+                )
             self.writer.keep_inherited(disk_map, self.repository.reader())
         except RepositoryDamaged as error:
-            return None, f"the parent restore point cannot be read: {error.what}"
-        return disk_map, None
+            return _Parent(full_because=f"the parent restore point cannot be read: {error.what}")
+        return _Parent(disk_map, left_out)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hotspare.backup.plan import ChunkRun, TransferPlan, plan_transfer
+from hotspare.backup.unused import blank
 from hotspare.block.device import BlockReader
+from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.block.zeroes import is_zero
 from hotspare.repository.disk_map import DiskMap, chunk_count
 from hotspare.repository.format import HOLE
@@ -53,6 +55,7 @@ def check_tracking(
     *,
     percent: float,
     check: Callable[[], None],
+    left_out: Ranges = NOTHING,
 ) -> TrackingCheck:
     """Compare chunks that are said to be unchanged with what the parent has.
 
@@ -64,6 +67,7 @@ def check_tracking(
         chunk_id: gives the id of a chunk's content.
         percent: how many of the unchanged chunks that hold data are read, chosen at random; 0 to 100.
         check: called before each chunk; raises to stop.
+        left_out: what the parent has zeroes of, whatever was on the disk.
 
     Raises:
         SourceLost: the disk went away.
@@ -85,6 +89,7 @@ def check_tracking(
         start = chunk * chunk_size
         data = buffer[: min(chunk_size, reader.size - start)]
         reader.read_into(start, data)
+        blank(left_out, start, data)
         result.compared += 1
         found = HOLE if is_zero(data) else chunk_id(data)
         if found != parent[chunk]:

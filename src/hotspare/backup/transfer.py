@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from hotspare.backup.paced_reading import ReadInto, read_freely
 from hotspare.backup.plan import ChunkRun, TransferPlan, stripes
+from hotspare.backup.unused import blank
 from hotspare.block.device import BlockReader
 from hotspare.block.pipeline import WORKERS, ordered_map
+from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.block.zeroes import is_zero
 from hotspare.errors import RepositoryDamaged, StorageError
 from hotspare.repository.disk_map import DiskMap, DiskMapBuilder, chunk_count
@@ -58,6 +60,7 @@ class _Preparer:
     writer: RepositoryWriter
     chunk_size: int
     read_into: ReadInto
+    unused: Ranges
     buffer: memoryview = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,7 @@ class _Preparer:
         data = self.buffer[:length]
         began = time.monotonic()
         waited = self.read_into(self.reader, start, data)
+        blank(self.unused, start, data)
         was_read = time.monotonic()
         pieces = (data[at : at + self.chunk_size] for at in range(0, length, self.chunk_size))
         filled = [(at, piece, stripe.parents[at]) for at, piece in enumerate(pieces) if not is_zero(piece)]
@@ -98,6 +102,7 @@ def transfer_disk(
     on_progress: Callable[[TransferCounts], None],
     alike: DiskMap | None = None,
     read_into: ReadInto = read_freely,
+    unused: Ranges = NOTHING,
 ) -> tuple[bytes, TransferCounts]:
     """Store what the plan names and give the root of the disk's map, and what it took.
 
@@ -112,6 +117,7 @@ def transfer_disk(
         alike: without a parent, the map of an earlier state of the disk: chunks may be stored as deltas upon
             what lay in their place there. Nothing is taken from it, and damage in it does no harm.
         read_into: how the disk is read; called by several threads.
+        unused: is stored as zeroes, whatever the disk has there.
 
     Raises:
         SourceLost: the disk went away.
@@ -122,7 +128,7 @@ def transfer_disk(
     checked = time.monotonic()
     with ExitStack() as stack:
         workers = [
-            _Preparer(stack.enter_context(closing(reader.clone())), writer, chunk_size, read_into)
+            _Preparer(stack.enter_context(closing(reader.clone())), writer, chunk_size, read_into, unused)
             for _ in range(WORKERS)
         ]
         runs = (

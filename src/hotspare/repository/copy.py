@@ -163,10 +163,12 @@ class _PointCopy:
         if state and not self.target.keeps_state:
             self.listener(events.Warned(point.machine_name, NO_STATE))
             state = ()
+        extras = point.extras if self.target.keeps_extras else ()
         return msgspec.structs.replace(
             point,
             disks=disks,
             state=tuple(self._copy_content(point, one, previous) for one in state),
+            extras=tuple(self._copy_content(point, one, previous) for one in extras),
             copied_from=self.source.id,
         )
 

@@ -53,11 +53,13 @@ DELTA_FEATURE = "delta"
 """Entries may be deltas upon others."""
 STATE_FEATURE = "state"
 """Restore points may hold state outside of disks, whose chunks a collector must know of."""
+EXTRAS_FEATURE = "extras"
+"""Restore points may hold what we have noted down beside the machine's own data; likewise."""
 KNOWN_READ_FEATURES: frozenset[str] = frozenset({DELTA_FEATURE})
 LOCK_FEATURE = "lock"
 """What a restore needs is stored locked, and kept so."""
 KNOWN_WRITE_FEATURES: frozenset[str] = frozenset({LOCK_FEATURE})
-KNOWN_GC_FEATURES: frozenset[str] = frozenset({STATE_FEATURE})
+KNOWN_GC_FEATURES: frozenset[str] = frozenset({STATE_FEATURE, EXTRAS_FEATURE})
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 

@@ -40,6 +40,29 @@ class PointState(PointContent, frozen=True, kw_only=True):
     """State of the machine outside of its disks: the firmware's variables, a TPM's memory."""
 
 
+class PointExtra(PointContent, frozen=True, kw_only=True):
+    """What we have noted down of the machine: ``unused/vda``, what was left out of a disk (``unused.py``)."""
+
+
+class PointFileSystem(msgspec.Struct, frozen=True, kw_only=True):
+    """A file system of the machine, and what of it was left out."""
+
+    volume: str
+    """``vda1``, ``vg0/root``."""
+    kind: str
+    """``ext4``, ``ntfs``…; empty when unknown."""
+    size: int
+    """Bytes."""
+    free: int = 0
+    """Bytes that it does not use."""
+    scratch: int = 0
+    """Bytes of swap, page and hibernation files, worth nothing after a restart."""
+    kept_because: str | None = None
+    """Why all of it was kept; None when what it does not need was left out."""
+    remarks: tuple[str, ...] = ()
+    label: str = ""
+
+
 class PointDisk(PointContent, frozen=True, kw_only=True):
     """One disk in a restore point."""
 
@@ -55,6 +78,8 @@ class PointDisk(PointContent, frozen=True, kw_only=True):
     """Chunks that the platform called unchanged, and that were read to see whether that is so."""
     tracking_wrong: int = 0
     """Chunks that the platform called unchanged, and that had changed: then the disk was read in full."""
+    bytes_unused: int = 0
+    """Left out, as no file system needs them: they read as zeroes, whatever the machine's disk has there."""
 
 
 class RestorePoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +97,9 @@ class RestorePoint(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, Any]
     """The platform's description of the machine, opaque here."""
     state: tuple[PointState, ...] = ()
+    extras: tuple[PointExtra, ...] = ()
+    file_systems: tuple[PointFileSystem, ...] = ()
+    """What was found inside; empty when nobody looked."""
     frozen_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     parent: str | None = None
@@ -84,7 +112,11 @@ class RestorePoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def contents(self) -> tuple[PointContent, ...]:
         """All that has a map of chunks: whoever marks, checks or copies a point goes by this."""
-        return (*self.disks, *self.state)
+        return (*self.disks, *self.state, *self.extras)
+
+    def find_extra(self, name: str) -> PointExtra | None:
+        """Find an extra by its name."""
+        return next((one for one in self.extras if one.name == name), None)
 
 
 def new_point_id(now: datetime, after: str = "") -> str:

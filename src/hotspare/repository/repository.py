@@ -20,6 +20,7 @@ from hotspare.repository.format import (
     DATA,
     DEFAULT_CHUNK_SIZE,
     DELTA_FEATURE,
+    EXTRAS_FEATURE,
     FORMAT_NAME,
     FORMAT_VERSION,
     LOCK_FEATURE,
@@ -152,7 +153,9 @@ class Repository:
             parity=parity,
             lock_seconds=int(lock.total_seconds()) if lock else 0,
             features=Features(
-                read=(DELTA_FEATURE,), write=(LOCK_FEATURE,) if lock else (), gc=(STATE_FEATURE,)
+                read=(DELTA_FEATURE,),
+                write=(LOCK_FEATURE,) if lock else (),
+                gc=(STATE_FEATURE, EXTRAS_FEATURE),
             ),
             store=store,
         )
@@ -299,6 +302,11 @@ class Repository:
     def keeps_state(self) -> bool:
         """Whether points may hold state: a collector of an older version would not know of it."""
         return STATE_FEATURE in self.config.features.gc
+
+    @property
+    def keeps_extras(self) -> bool:
+        """Whether points may hold extras, likewise."""
+        return EXTRAS_FEATURE in self.config.features.gc
 
     def disk(self, disk: PointContent) -> RepositoryDisk:
         """Open one disk, or other content, of a restore point for reading. Raises ``RepositoryDamaged``."""

@@ -1,0 +1,34 @@
+"""Sets of bytes as the content of an extra: docs/repository-format.md, "Restore points"."""
+
+import numpy as np
+
+from hotspare.block.ranges import Ranges
+from hotspare.errors import RepositoryDamaged
+
+_PAIR = 16
+
+
+def encode_ranges(ranges: Ranges) -> bytes:
+    """Give gaps and lengths by turns, as 64-bit numbers: small ones, which compress well."""
+    edges = ranges.bounds.reshape(-1)
+    return np.diff(edges, prepend=0).astype("<u8").tobytes()
+
+
+def decode_ranges(data: bytes, size: int) -> Ranges:
+    """Read what ``encode_ranges`` gave for something of ``size`` bytes.
+
+    Raises:
+        RepositoryDamaged: it is no such list.
+    """
+    steps = np.frombuffer(data[: len(data) // _PAIR * _PAIR], dtype="<u8")
+    # Sums of what is bounded do not wrap around.
+    good = len(data) % _PAIR == 0 and len(steps) <= 2 * size and bool((steps <= size).all())
+    good = good and bool((steps[1:] > 0).all())
+    edges = np.cumsum(steps.astype(np.int64)) if good else np.zeros(0, dtype=np.int64)
+    if not good or (len(edges) and (edges[-1] > size or edges.min() < 0)):
+        raise RepositoryDamaged(
+            "A list of what was left out of a disk is not what was written",
+            meaning="The restore point itself does not need it",
+            hint="The next backup reads the disk in full",
+        )
+    return Ranges(edges.reshape(-1, 2))
