@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hotspare.backup.content import store_content
 from hotspare.backup.plan import plan_transfer
 from hotspare.backup.transfer import transfer_disk
-from hotspare.backup.unused import Unused, blank
+from hotspare.backup.unused import Unused
 from hotspare.block.extent import Extent, ExtentKind
-from hotspare.block.ranges import NOTHING, Ranges
+from hotspare.block.ranges import NOTHING, Ranges, blank
 from hotspare.errors import RepositoryDamaged
 from hotspare.repository.disk_map import DiskMap
+from hotspare.repository.left_out import decode_ranges, encode_ranges
 from hotspare.repository.point import PointContent
-from hotspare.repository.range_list import decode_ranges, encode_ranges
 from hotspare.repository.repository import Repository
 from hotspare.storage.local import LocalBackend
 from hotspare.units import KIB

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hotspare import events
 from hotspare.block.file import RawFile
 from hotspare.block.qemu import QemuNbd
+from hotspare.block.ranges import Ranges
 from hotspare.cancellation import Cancellation
 from hotspare.errors import NoSpace, PermissionRefused, SourceLost, StorageError, UsageError
 from hotspare.repository.point import RestorePoint
@@ -77,6 +78,33 @@ def test_only_blocks_that_differ_are_written(
 
     assert path.read_bytes() == CONTENT
     assert written.written == 3 * BLOCK + SIZE % BLOCK
+
+
+def test_what_nobody_needed_stays_as_it_is(
+    repository: Repository, point: RestorePoint, tmp_path: Path
+) -> None:
+    """The point has zeroes there, since a file system called it unused."""
+    path = tmp_path / "disk.raw"
+    changed = bytearray(CONTENT)
+    changed[2 * CHUNK : 3 * CHUNK] = b"d" * CHUNK  # deleted data
+    changed[40 * CHUNK : 40 * CHUNK + 8] = b"deleted!"
+    changed[50 * CHUNK : 50 * CHUNK + 8] = b"written!"
+    path.write_bytes(changed)
+    left_out = Ranges.of([(2 * CHUNK, 3 * CHUNK), (40 * CHUNK, 40 * CHUNK + 4096)])
+    (stored,) = point.disks
+    with RawFile.open(path, read_only=False) as disk:
+        written = write_differences(
+            repository,
+            repository.disk(stored),
+            disk,
+            left_out=left_out,
+            on_progress=lambda handled, done: None,
+            cancellation=Cancellation(),
+        )
+
+    changed[50 * CHUNK : 50 * CHUNK + 8] = bytes(8)
+    assert path.read_bytes() == changed
+    assert written.written == BLOCK
 
 
 def test_a_qcow2_image_is_written_over(repository: Repository, point: RestorePoint, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.plan import TransferPlan, plan_transfer
 from hotspare.backup.tracking import TrackingCheck, check_tracking, warning_of, why_full
 from hotspare.backup.transfer import TransferCounts, transfer_disk
-from hotspare.backup.unused import Unused, extra_name, left_out_of
+from hotspare.backup.unused import Unused
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.cancellation import Cancellation
@@ -41,6 +41,7 @@ from hotspare.platforms.platform import (
     Token,
 )
 from hotspare.repository.disk_map import DiskMap
+from hotspare.repository.left_out import encode_ranges, extra_name, left_out_of
 from hotspare.repository.point import (
     NO_STATE,
     PointContent,
@@ -50,7 +51,6 @@ from hotspare.repository.point import (
     RestorePoint,
     new_point_id,
 )
-from hotspare.repository.range_list import encode_ranges
 from hotspare.repository.repository import Repository
 from hotspare.repository.writer import RepositoryWriter
 
@@ -369,7 +369,7 @@ class _MachineRun:
         if self.parent is None or not of_parent or of_parent[0].size != disk.size:
             return _Parent(full_because="the parent restore point has no such disk of this size")
         try:
-            left_out = left_out_of(self.repository, self.parent, disk.name, disk.size)
+            left_out = left_out_of(self.repository, self.parent, of_parent[0])
             disk_map = self.repository.disk(of_parent[0]).map
             self.repository.require_pages(disk_map)
             if self.repository.misses_chunks(disk_map):

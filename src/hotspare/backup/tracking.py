@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hotspare.backup.plan import ChunkRun, TransferPlan, plan_transfer
-from hotspare.backup.unused import blank
 from hotspare.block.device import BlockReader
-from hotspare.block.ranges import NOTHING, Ranges
+from hotspare.block.ranges import NOTHING, Ranges, blank
 from hotspare.block.zeroes import is_zero
 from hotspare.repository.disk_map import DiskMap, chunk_count
 from hotspare.repository.format import HOLE

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from hotspare.backup.paced_reading import ReadInto, read_freely
 from hotspare.backup.plan import ChunkRun, TransferPlan, stripes
-from hotspare.backup.unused import blank
 from hotspare.block.device import BlockReader
 from hotspare.block.pipeline import WORKERS, ordered_map
-from hotspare.block.ranges import NOTHING, Ranges
+from hotspare.block.ranges import NOTHING, Ranges, blank
 from hotspare.block.zeroes import is_zero
 from hotspare.errors import RepositoryDamaged, StorageError
 from hotspare.repository.disk_map import DiskMap, DiskMapBuilder, chunk_count

@@ -15,24 +15,6 @@ import numpy as np
 from hotspare.backup.plan import TransferPlan
 from hotspare.block.extent import Extent, ExtentKind
 from hotspare.block.ranges import NOTHING, Bounds, Ranges
-from hotspare.repository.point import RestorePoint
-from hotspare.repository.range_list import decode_ranges
-from hotspare.repository.repository import Repository
-
-
-def extra_name(disk: str) -> str:
-    """Give the name of the extra that lists what was left out of a disk."""
-    return f"unused/{disk}"
-
-
-def left_out_of(repository: Repository, point: RestorePoint, disk: str, size: int) -> Ranges:
-    """Read what was left out of a disk in a restore point. Raises ``RepositoryDamaged``, ``StorageError``."""
-    extra = point.find_extra(extra_name(disk))
-    if extra is None:
-        return NOTHING
-    content = bytearray(extra.size)
-    repository.disk(extra).read_into(0, memoryview(content))
-    return decode_ranges(bytes(content), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +79,3 @@ def _in_order(data: Ranges, zero: Ranges) -> Iterator[Extent]:
     for at in np.argsort(bounds[:, 0], kind="stable"):
         start, end = bounds[at]
         yield Extent(int(start), int(end - start), kinds[int(at >= len(data))])
-
-
-def blank(ranges: Ranges, offset: int, buffer: memoryview) -> None:
-    """Put zeroes over those of the bytes from ``offset`` that are in the set."""
-    bytes_of_it = np.frombuffer(buffer, dtype=np.uint8)
-    for start, end in ranges.within(offset, offset + len(buffer)):
-        bytes_of_it[start - offset : end - offset] = 0

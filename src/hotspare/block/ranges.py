@@ -38,7 +38,7 @@ class Ranges:
 
     @classmethod
     def of_bits(cls, bits: NDArray[np.bool_] | NDArray[np.uint8], unit: int, start: int = 0) -> Self:
-        """Make a set of an array with an element for each ``unit`` bytes from ``start`` on: those not zero."""
+        """Make a set of an array with an element for each ``unit`` bytes from ``start`` on; 0 is outside."""
         padded = np.zeros(len(bits) + 2, dtype=np.int8)
         padded[1:-1] = bits != 0
         edges = np.flatnonzero(np.diff(padded)).astype(np.int64)
@@ -144,3 +144,10 @@ def _levels(groups: list[Bounds], depth: int) -> Bounds:
     changes = np.flatnonzero(np.diff(np.concatenate(([False], inside)).astype(np.int8)))
     bounds: Bounds = places[changes].reshape(-1, 2)
     return bounds
+
+
+def blank(ranges: Ranges, offset: int, buffer: memoryview) -> None:
+    """Put zeroes over those of the bytes from ``offset`` that are in the set."""
+    bytes_of_it = np.frombuffer(buffer, dtype=np.uint8)
+    for start, end in ranges.within(offset, offset + len(buffer)):
+        bytes_of_it[start - offset : end - offset] = 0

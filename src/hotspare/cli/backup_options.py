@@ -86,6 +86,8 @@ class Manner:
     check_tracking: Annotated[float, Parameter(validator=Number(gte=0, lte=100), show_default=False)] = 0.0
     """Percentage of what the platform calls unchanged that is read and compared, chosen at random. What is
     found wrong is read in full at once, and the command fails."""
+    no_skip_unused: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Store also what no file system in the machine needs: free blocks, swap space, page files."""
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Only say what would be backed up."""
 
@@ -100,6 +102,7 @@ class Manner:
             latency_factor=None if self.no_latency_control else self.latency_factor,
             read_limit=parse_bytes(self.read_limit) if self.read_limit else None,
             check_tracking=self.check_tracking,
+            skip_unused=not self.no_skip_unused,
         )
 
     @property

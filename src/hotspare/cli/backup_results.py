@@ -11,6 +11,7 @@ from hotspare.cli.documents import (
     held_back_words,
     point_fields,
     point_mode,
+    print_file_systems,
     print_left_out,
     print_point_disks,
 )
@@ -144,6 +145,7 @@ def _print_result(result: BackupResult, *, alone: bool) -> None:
     frozen = f", frozen for {format_duration(point.frozen_seconds)}" if point.frozen_seconds else ""
     output.print_text(f"{result.machine}: restore point {point.id} ({point.consistency}{frozen}), in {took}")
     print_point_disks(point)
+    print_file_systems(point)
     print_left_out(point)
     if result.held_back:
         output.print_text(f"  {held_back_words(result.held_back)}")

@@ -11,7 +11,7 @@ from hotspare.cli import output
 from hotspare.cli.output import print_table, utc_time
 from hotspare.events import HeldBack
 from hotspare.platforms.platform import Machine
-from hotspare.repository.point import PointDisk, RestorePoint
+from hotspare.repository.point import PointDisk, PointFileSystem, RestorePoint
 from hotspare.units import format_bytes, format_duration
 
 
@@ -31,6 +31,25 @@ def print_point_disks(point: RestorePoint) -> None:
     ]
     header = ("DISK", "SIZE", "MODE", "READ", "DEDUPLICATED", "STORED", "FULL BECAUSE")
     print_table(header, rows, right=("SIZE", "READ", "DEDUPLICATED", "STORED"), indent="  ")
+
+
+def print_file_systems(point: RestorePoint) -> None:
+    """Print what was found inside the disks, and what of it was left out."""
+    if not point.file_systems:
+        return
+    rows = [
+        (
+            one.volume,
+            one.kind or "?",
+            format_bytes(one.size),
+            format_bytes(one.size - one.free - one.scratch) if one.kept_because is None else "-",
+            format_bytes(one.free + one.scratch) if one.kept_because is None else "0 B",
+            "; ".join((*([one.kept_because] if one.kept_because else []), *one.remarks)),
+        )
+        for one in point.file_systems
+    ]
+    header = ("VOLUME", "FILE SYSTEM", "SIZE", "NEEDED", "LEFT OUT", "REMARKS")
+    print_table(header, rows, right=("SIZE", "NEEDED", "LEFT OUT"), indent="  ")
 
 
 def print_left_out(point: RestorePoint) -> None:
@@ -72,6 +91,21 @@ def point_fields(point: RestorePoint) -> dict[str, Any]:
         "disks": [_point_disk_fields(disk) for disk in point.disks],
         "state": [{"name": state.name, "size": state.size} for state in point.state],
         "left_out": left_out(point),
+        "bytes_unused": sum(disk.bytes_unused for disk in point.disks),
+        "file_systems": [_file_system_fields(one) for one in point.file_systems],
+    }
+
+
+def _file_system_fields(one: PointFileSystem) -> dict[str, Any]:
+    return {
+        "volume": one.volume,
+        "kind": one.kind,
+        "label": one.label,
+        "size": one.size,
+        "free": one.free,
+        "scratch": one.scratch,
+        "kept_because": one.kept_because,
+        "remarks": list(one.remarks),
     }
 
 
@@ -85,6 +119,7 @@ def _point_disk_fields(disk: PointDisk) -> dict[str, Any]:
         "bytes_read": disk.bytes_read,
         "bytes_new": disk.bytes_new,
         "bytes_stored": disk.bytes_stored,
+        "bytes_unused": disk.bytes_unused,
         "tracking_compared": disk.tracking_compared,
         "tracking_wrong": disk.tracking_wrong,
     }

@@ -16,6 +16,7 @@ import numpy as np
 from hotspare.block.device import BlockDisk
 from hotspare.block.extent import Extent, ExtentKind
 from hotspare.block.pipeline import WORKERS, ordered_map
+from hotspare.block.ranges import NOTHING, Ranges, blank
 from hotspare.block.zeroes import is_zero
 from hotspare.cancellation import Cancellation
 from hotspare.repository.disk import RepositoryDisk
@@ -50,6 +51,7 @@ class _Comparer:
     target: BlockDisk
     chunk_id: ChunkId
     chunk_size: int
+    left_out: Ranges
     there: memoryview
     wanted: memoryview
 
@@ -70,6 +72,7 @@ class _Comparer:
             np.frombuffer(there, np.uint8)[:] = 0
             return 0
         self.target.read_into(piece.offset, there)
+        blank(self.left_out, piece.offset, there)
         return piece.length
 
     def _differing(self, piece: Extent, there: memoryview) -> Iterator[tuple[int, int]]:
@@ -119,6 +122,7 @@ def write_differences(
     source: RepositoryDisk,
     target: BlockDisk,
     *,
+    left_out: Ranges = NOTHING,
     on_progress: Callable[[int, Written], None],
     cancellation: Cancellation,
 ) -> Written:
@@ -128,6 +132,7 @@ def write_differences(
         repository: where ``source`` lies.
         source: the disk as it shall be.
         target: at least as large.
+        left_out: where the source has zeroes only because nobody needed what was there: no difference.
         on_progress: called with the bytes handled so far, and what that took.
         cancellation: looked at before each piece.
 
@@ -137,7 +142,7 @@ def write_differences(
     """
     total = Written(0, 0)
     with ExitStack() as stack:
-        workers = [_open_comparer(repository, source, target, stack) for _ in range(WORKERS)]
+        workers = [_open_comparer(repository, source, target, left_out, stack) for _ in range(WORKERS)]
         pieces = _pieces(source, target, repository.config.chunk_size)
         for piece, done in stack.enter_context(closing(ordered_map(_Comparer.mend, pieces, workers))):
             cancellation.check()
@@ -150,7 +155,7 @@ def write_differences(
 
 
 def _open_comparer(
-    repository: Repository, source: RepositoryDisk, target: BlockDisk, stack: ExitStack
+    repository: Repository, source: RepositoryDisk, target: BlockDisk, left_out: Ranges, stack: ExitStack
 ) -> _Comparer:
     chunk_size = repository.config.chunk_size
     buffers = [memoryview(mmap.mmap(-1, max(_STRIPE, chunk_size))) for _ in range(2)]
@@ -159,6 +164,7 @@ def _open_comparer(
         stack.enter_context(closing(target.clone())),
         repository.keyring.chunk_id,
         chunk_size,
+        left_out,
         *buffers,
     )
 

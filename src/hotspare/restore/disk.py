@@ -83,6 +83,7 @@ def restore_disks(
         with _opened(path, disk, options) as target:
             written[disk.name] = write_disk(
                 repository,
+                point,
                 disk,
                 target.disk,
                 point.machine_name,

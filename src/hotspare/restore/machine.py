@@ -1,6 +1,7 @@
 """Restoring a restore point as a machine: a new one, or in the place of what the machine is now."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,10 +11,12 @@ from hotspare import events
 from hotspare.block.copy import copy_disk
 from hotspare.block.device import BlockDisk
 from hotspare.block.extent import ExtentKind
+from hotspare.block.ranges import NOTHING
 from hotspare.cancellation import Cancellation
-from hotspare.errors import NoSpace, StorageError
+from hotspare.errors import NoSpace, RepositoryDamaged, StorageError
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import Machine, StateFile, Target
+from hotspare.repository.left_out import left_out_of
 from hotspare.repository.point import PointDisk, RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.restore.differential import Written, write_differences
@@ -67,7 +70,7 @@ def restore_machine(
         listener(events.PhaseStarted(name, "transfer"))
         _add_state(repository, point, target, name, listener)
         for disk in point.disks:
-            total += _write_machine_disk(repository, disk, target, name, listener, cancellation)
+            total += _write_machine_disk(repository, point, disk, target, name, listener, cancellation)
         listener(events.PhaseStarted(name, "commit"))
         cancellation.check()
         return RestoredMachine(target.finalize(), total)
@@ -102,6 +105,7 @@ def _add_state(
 
 def _write_machine_disk(
     repository: Repository,
+    point: RestorePoint,
     disk: PointDisk,
     target: Target,
     name: str,
@@ -111,13 +115,14 @@ def _write_machine_disk(
     writer = target.writer(disk.name)
     try:
         blank = target.is_blank(disk.name)
-        return write_disk(repository, disk, writer, name, listener, cancellation, blank=blank)
+        return write_disk(repository, point, disk, writer, name, listener, cancellation, blank=blank)
     finally:
         writer.close()
 
 
 def write_disk(
     repository: Repository,
+    point: RestorePoint,
     disk: PointDisk,
     target: BlockDisk,
     machine: str,
@@ -131,13 +136,15 @@ def write_disk(
 
     Args:
         repository: where the point is.
+        point: that the disk is of.
         disk: which disk.
         target: at least as large.
         machine: name for the listener.
         listener: told of the progress.
         cancellation: looked at before each piece.
         blank: the target reads as zeroes.
-        compare: where it does not, write only what differs.
+        compare: where it does not, write only what differs. What no file system needed when the point was
+            made stays as it is.
     """
     listener(events.DiskStarted(machine, disk.name, disk.size, disk.size, "restore"))
     source = repository.disk(disk)
@@ -146,7 +153,17 @@ def write_disk(
         def report(handled: int, done: Written) -> None:
             listener(events.Progress(machine, disk.name, handled, done.compared, done.written))
 
-        written = write_differences(repository, source, target, on_progress=report, cancellation=cancellation)
+        left_out = NOTHING
+        with suppress(RepositoryDamaged):  # then it is written over
+            left_out = left_out_of(repository, point, disk)
+        written = write_differences(
+            repository,
+            source,
+            target,
+            left_out=left_out,
+            on_progress=report,
+            cancellation=cancellation,
+        )
     else:
         read = 0
 

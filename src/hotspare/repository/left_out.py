@@ -1,11 +1,28 @@
-"""Sets of bytes as the content of an extra: docs/repository-format.md, "Restore points"."""
+"""What was left out of a disk, an extra of its restore point: docs/repository-format.md, "Restore points"."""
 
 import numpy as np
 
-from hotspare.block.ranges import Ranges
+from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.errors import RepositoryDamaged
+from hotspare.repository.point import PointDisk, RestorePoint
+from hotspare.repository.repository import Repository
 
 _PAIR = 16
+
+
+def extra_name(disk: str) -> str:
+    """Give the name of the extra of a disk."""
+    return f"unused/{disk}"
+
+
+def left_out_of(repository: Repository, point: RestorePoint, disk: PointDisk) -> Ranges:
+    """Read what was left out of a disk. Raises ``RepositoryDamaged``, ``StorageError``."""
+    extra = point.find_extra(extra_name(disk.name))
+    if extra is None:
+        return NOTHING
+    content = bytearray(extra.size)
+    repository.disk(extra).read_into(0, memoryview(content))
+    return decode_ranges(bytes(content), disk.size)
 
 
 def encode_ranges(ranges: Ranges) -> bytes:
