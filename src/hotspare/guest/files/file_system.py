@@ -1,8 +1,9 @@
 """The contract of whatever reads the files of a volume.
 
-Names are ``str`` with bytes that are no UTF-8 as surrogates (``os.fsdecode``). Paths are absolute within the volume,
-``/`` alone is its root, components are separated by ``/`` and never ``.`` or ``..``. What comes from a guest's disk is
-not believed: loops, sizes and counts are bounded, and whatever is wrong becomes ``FileSystemUnreadable``.
+Names are ``str`` with bytes that are no UTF-8 as surrogates (``os.fsdecode``). Paths are absolute within the
+volume, ``/`` alone is its root, components are separated by ``/`` and never ``.`` or ``..``. What comes from
+a guest's disk is not believed: loops, sizes and counts are bounded, and whatever is wrong becomes
+``FileSystemUnreadable``.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hotspare.errors import FileSystemUnreadable
 
 
 class NeedsAppliance(FileSystemUnreadable):
-    """A file system that is not read in process: a kernel's own driver has to, in a virtual machine of its own.
+    """A file system that is not read in process: a kernel's driver has to, in a machine of its own.
 
     Args:
         kind: ``xfs``, ``ext4``…
@@ -106,7 +107,7 @@ class FileSystem(Protocol):
     def walk(self, folder: str = "/") -> Iterator[FileEntry]:
         """Yield everything below a folder, without itself: each folder before what is in it.
 
-        What cannot be read raises ``FileSystemUnreadable``; whoever wants the rest asks for ``entries`` himself.
+        What cannot be read raises ``FileSystemUnreadable``; whoever wants the rest asks for ``entries``.
         """
         ...
 
@@ -118,7 +119,7 @@ class FileSystem(Protocol):
         ...
 
     def attributes(self, path: str) -> dict[str, bytes]:
-        """Give the extended attributes as ``getxattr`` would: ACLs as ``system.posix_acl_access`` in the kernel's form."""
+        """Give the extended attributes as ``getxattr`` would: access control lists in the kernel's form."""
         ...
 
     def close(self) -> None:
