@@ -1,0 +1,1 @@
+"""What people do with the files inside restore points: list, find, compare and restore them."""
