@@ -19,6 +19,16 @@ class Run(NamedTuple):
     place: int
 
 
+def place_of(runs: Sequence[Run], offset: int) -> int:
+    """Give where a byte lies that one of the runs covers."""
+    run = runs[bisect.bisect_right(runs, offset, key=_offset) - 1]
+    return run.place + offset - run.offset
+
+
+def _offset(run: Run) -> int:
+    return run.offset
+
+
 class RunContent:
     """Reads a file by its runs, which are in order and do not overlap."""
 

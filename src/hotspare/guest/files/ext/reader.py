@@ -43,6 +43,8 @@ class ExtFileSystem(NodeFileSystem[int]):
         self._superblock = read_superblock(reader)
         super().__init__(self._superblock.size)
         self.kind = self._superblock.kind
+        if self._superblock.size > reader.size:
+            raise damaged(self.kind, "it is larger than its volume")
         self._inodes = InodeTable(reader, self._superblock)
         self._with_type = bool(self._superblock.incompatible & Incompatible.FILETYPE)
         self._large_folders = bool(self._superblock.incompatible & Incompatible.LARGEDIR)
