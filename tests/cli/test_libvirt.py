@@ -151,8 +151,8 @@ def test_a_machine_that_stops_in_the_middle(program: Program, lab_host: None, tm
     with LabGuest.create("stops", disks=[DiskSpec(size=512 * MIB)]) as guest:
         guest.start().wait_ready()
         program.expect("backup", guest.name)
-        guest.write_random("/data/much", 200 * MIB)
-        process = program.start("backup", guest.name, "--progress", "jsonl")
+        guest.write_random("/data/much", 24 * MIB)
+        process = program.start("backup", guest.name, "--progress", "jsonl", "--read-limit", "4MiB/s")
         assert process.stderr is not None
         while '"disk-started"' not in process.stderr.readline():
             assert process.poll() is None
