@@ -1,7 +1,7 @@
 """A physical volume of LVM2: its label, and the copies of its group's metadata that it carries.
 
 Layout: LVM2's ``lib/format_text/layout.h`` and ``lib/label/label.h``. A label in one of the first four
-sectors leads to some metadata areas, each a ring in which every new version of the text is put behind the last.
+sectors leads to some metadata areas, each a ring in which every new version of the text follows the last.
 """
 
 import struct
