@@ -5,11 +5,13 @@ bcache, DRBD, VDO, Stratis, dm-integrity, dm-verity and ZFS as their own headers
 """
 
 from itertools import pairwise
+from typing import Literal
 
 from hotspare.guest.volumes.found import Found
 from hotspare.guest.volumes.superblocks import text, uuid_text
 from hotspare.guest.volumes.window import Bytes
 
+_BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _MD_MAGIC = 0xA92B4EFC
 _ZFS_LABEL = 256 << 10
 _ZFS_RING = (128 << 10, 256 << 10)
@@ -21,10 +23,12 @@ _RAID_PART = "it is part of a RAID"
 def find_mdraid(volume: Bytes) -> Found | None:
     """Recognise a member of a Linux software RAID, by a superblock of any version."""
     end = volume.size // 65536 * 65536 - 65536
-    block = volume.read(end, 4096) if end >= 0 else b""
-    for order in ("little", "big"):
-        if int.from_bytes(block[:4], order) == _MD_MAGIC and int.from_bytes(block[4:8], order) == 0:
-            return Found("mdraid", end, "", uuid_text(block[20:24] + block[52:64]), opaque=_RAID_PART)
+    block = volume.read(end, 64) if end >= 0 else b""
+    for order in _BYTE_ORDERS:
+        words = [int.from_bytes(block[at : at + 4], order) for at in range(0, len(block), 4)]
+        if words[:2] == [_MD_MAGIC, 0]:
+            uuid = b"".join(words[at].to_bytes(4, "big") for at in (5, 13, 14, 15))
+            return Found("mdraid", end, "", uuid_text(uuid), opaque=_RAID_PART)
     last = (volume.size // 512 - 16) // 8 * 8 * 512
     for at in (last, 0, 4096):
         block = volume.read(at, 256)
@@ -32,7 +36,7 @@ def find_mdraid(volume: Bytes) -> Found | None:
             len(block) == 256
             and int.from_bytes(block[:4], "little") == _MD_MAGIC
             and int.from_bytes(block[4:8], "little") == 1
-            and int.from_bytes(block[128:136], "little") * 512 == at
+            and int.from_bytes(block[144:152], "little") * 512 == at
         ):
             return Found("mdraid", at, text(block[32:64]), uuid_text(block[16:32]), opaque=_RAID_PART)
     return None
