@@ -43,7 +43,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes of content; of a link: of its target; 0 for folders and devices."""
     modified: int
-    """Nanoseconds since 1970, UTC."""
+    """Nanoseconds since 1970, UTC; within 64 bits, so never before 1677."""
     mode: int | None = None
     """Permission bits with set-id and sticky ones; None where the file system has none."""
     uid: int | None = None
