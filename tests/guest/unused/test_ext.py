@@ -1,0 +1,112 @@
+"""The map of ext2/3/4 against the programs of e2fsprogs, partclone, and garbage in all that it calls free."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hotspare.block.file import RawFile
+from hotspare.block.ranges import NOTHING, Ranges
+from hotspare.guest.unused.unused import UnusedBlocks
+from hotspare.units import MIB, TIB
+from tests.guest.unused import ext_images
+from tests.guest.unused.ext_images import ODD, VARIANTS, Variant, by_debugfs, find, free_by_dumpe2fs, make
+from tests.guest.unused.garbage import by_mount, prove_unused, run
+
+
+@pytest.fixture(params=sorted(VARIANTS))
+def variant(request: pytest.FixtureRequest) -> Variant:
+    return VARIANTS[request.param]
+
+
+def stale_bytes(image: Path, unused: UnusedBlocks) -> int:
+    """Count what is not zero in free space."""
+    found = 0
+    with RawFile.open(image) as volume:
+        for extent in volume.extents(0, unused.size):
+            for start, end in unused.free.within(extent.offset, extent.end):
+                if extent.kind.value == "data":
+                    octets = np.empty(end - start, dtype=np.uint8)
+                    volume.read_into(start, octets.data)
+                    found += int(np.count_nonzero(octets))
+    return found
+
+
+def test_nobody_misses_what_is_free(tmp_path: Path, variant: Variant) -> None:
+    image = ext_images.make_filled(tmp_path / "image", variant)
+    unused = find(image)
+    by_tool, counted = free_by_dumpe2fs(image)
+    assert unused.free == by_tool
+    assert unused.free.total == counted
+    assert unused.file_system == variant.kind
+    assert variant.size - MIB < unused.size <= variant.size + ODD
+    assert unused.scratch == NOTHING
+    assert unused.remarks == ()
+    assert stale_bytes(image, unused) > MIB
+    listing = by_mount("ext4") if variant.mountable else by_debugfs
+    assert len(prove_unused(image, unused, listing=listing, fsck=["e2fsck", "-fn"])) > 130
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_an_empty_one_is_mapped_as_dumpe2fs_does(tmp_path: Path, name: str) -> None:
+    """Nothing was mounted, so that most bitmaps were never written."""
+    image = make(
+        tmp_path / "image", VARIANTS[name].options, kind=VARIANTS[name].kind, size=VARIANTS[name].size
+    )
+    unused = find(image)
+    assert (unused.free, unused.free.total) == free_by_dumpe2fs(image)
+
+
+def test_the_proof_notices_a_block_that_is_in_use(tmp_path: Path) -> None:
+    image = ext_images.make_filled(tmp_path / "image", VARIANTS["1k"])
+    unused = find(image)
+    told = run(["debugfs", "-R", 'blocks "/many/file 7"', str(image)])
+    block = int(told.split()[-1])
+    more = unused.free | Ranges.of([(block * 1024, block * 1024 + 1024)])
+    wrong = UnusedBlocks(unused.file_system, unused.size, more)
+    with pytest.raises(AssertionError, match=r"1 of \d+ files differ: \['many/file 7'\]"):
+        prove_unused(image, wrong, listing=by_mount("ext4"), fsck=["e2fsck", "-fn"])
+
+
+@pytest.mark.parametrize("name", ["default", "ext2-1k", "ext3", "meta_bg-1k-plain"])
+def test_nothing_is_left_out_that_partclone_keeps(tmp_path: Path, name: str) -> None:
+    """Not with ``bigalloc``, at which this version of partclone fails."""
+    if shutil.which("partclone.extfs") is None:
+        pytest.skip("partclone is not installed")
+    image = ext_images.make_filled(tmp_path / "image", VARIANTS[name])
+    domain = tmp_path / "domain"
+    log = tmp_path / "log"
+    run(["partclone.extfs", "-q", "-D", "-s", str(image), "-o", str(domain), "-L", str(log)])
+    lines = [line.split() for line in domain.read_text().splitlines() if not line.startswith("#")]
+    kept = Ranges.of(
+        [(int(at, 16), int(at, 16) + int(size, 16)) for at, size, kind in lines[1:] if kind == "+"]
+    )
+    assert kept.total > MIB
+    assert len(find(image).free & kept) == 0
+
+
+def test_what_the_volume_has_beyond_is_kept(tmp_path: Path) -> None:
+    image = make(tmp_path / "image", "-b 1024")
+    before = find(image)
+    with image.open("ab") as file:
+        file.write(b"x" * MIB)
+    assert find(image) == before
+
+
+@pytest.mark.parametrize(
+    "options", ["", "-O ^metadata_csum,^flex_bg", "-b 1024 -g 8192 -O ^resize_inode -N 65536"]
+)
+def test_a_terabyte_takes_a_moment(tmp_path: Path, options: str) -> None:
+    size = TIB if not options.startswith("-b") else TIB // 8
+    image = tmp_path / "image"
+    with image.open("xb") as file:
+        file.truncate(size)
+    made = subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", *options.split(), str(image)], check=False)
+    assert made.returncode == 0
+    started = time.process_time()
+    unused = find(image)
+    assert time.process_time() - started < 3
+    assert unused.free.total > 0.9 * size
