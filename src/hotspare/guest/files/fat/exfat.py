@@ -50,7 +50,7 @@ class ExfatFileSystem(NodeFileSystem[ExfatNode]):
 
     kind = "exfat"
     ignores_case = True
-    remarks = (_REMARK,)
+    remarks: tuple[str, ...] = (_REMARK,)
 
     def __init__(self, reader: CachedReader) -> None:
         self._reader = reader
