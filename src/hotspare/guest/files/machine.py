@@ -169,7 +169,7 @@ class MachineFiles:
         reasons = f" ({'; '.join(self.remarks)})" if self.remarks else ""
         return PathNotFound(
             what + reasons,
-            hint=f"Name the volume before the path, such as vda1:/etc. There are: {names or 'none with files'}",
+            hint=f"Name the volume before the path, as in vda1:/etc. There are: {names or 'none with files'}",
         )
 
 
