@@ -288,7 +288,7 @@ def test_whatever_its_inodes_hold_it_ends_well(tmp_path: Path, options: str) -> 
     dice = random.Random(11)
     spots = spots_of(image)
     kept = 0
-    for _ in range(250):
+    for _ in range(120):
         start, length = dice.choice(spots)
         at = start + dice.randrange(length)
         before = bytes(disk.data[at : at + 2])
@@ -300,4 +300,4 @@ def test_whatever_its_inodes_hold_it_ends_well(tmp_path: Path, options: str) -> 
             kept += unused.scratch == NOTHING
         disk.write(at, before)
     assert ext_unused(disk, Quiet.OFFLINE) == whole
-    assert kept > 50
+    assert kept > 20
