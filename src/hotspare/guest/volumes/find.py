@@ -5,18 +5,19 @@ partitions, tables, boot areas and everything unknown are always kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
 
 from hotspare.block.device import BlockReader
-from hotspare.block.ranges import Ranges
+from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.guest.cached_reader import CachedReader
 from hotspare.guest.volumes.layouts import Linear
-from hotspare.guest.volumes.lvm.groups import VolumeGroup, find_groups
+from hotspare.guest.volumes.lvm.groups import find_groups
 from hotspare.guest.volumes.lvm.mapping import LogicalVolume
-from hotspare.guest.volumes.lvm.physical import LocatedPhysicalVolume, read_physical_volume
+from hotspare.guest.volumes.lvm.physical import LocatedPhysicalVolume, MetadataTexts, read_physical_volume
 from hotspare.guest.volumes.reader import VolumeReader
 from hotspare.guest.volumes.signatures import Identity, identify
-from hotspare.guest.volumes.table import Partition, Table, read_table
+from hotspare.guest.volumes.table import Partition, read_table
 from hotspare.guest.volumes.volume import UnreadableVolume, Volume
 from hotspare.guest.volumes.window import Bytes, Outside, Window
 from hotspare.units import MIB
@@ -46,81 +47,113 @@ def find_volumes(disks: Mapping[str, BlockReader]) -> FoundVolumes:
     Raises:
         SourceLost, StorageError, RepositoryDamaged: a disk cannot be read.
     """
-    found = FoundVolumes()
-    located: list[LocatedPhysicalVolume] = []
+    search = _Search()
     for name, disk in disks.items():
         if disk.size:
-            _Disk(name, CachedReader(disk), found, located).search()
-    names: set[str] = set()
-    for group in find_groups(located):
-        _add_group(found, group, disks, names)
-    return found
+            search.disk(name, CachedReader(disk))
+    search.groups(disks)
+    return search.found
 
 
-class _Disk:
-    """The search on one disk; what it finds is added to ``found`` and ``located``."""
+class _Search:
+    """What has been found so far."""
 
-    def __init__(
-        self, name: str, disk: CachedReader, found: FoundVolumes, located: list[LocatedPhysicalVolume]
-    ) -> None:
-        self._name = name
-        self._disk = disk
-        self._found = found
-        self._located = located
+    def __init__(self) -> None:
+        self.found = FoundVolumes()
+        self._located: list[LocatedPhysicalVolume] = []
+        self._texts = MetadataTexts()
+        self._names: set[str] = set()
 
-    def search(self) -> None:
-        """Add the partitions of the disk, or the disk as one volume."""
-        table = read_table(self._disk)
+    def disk(self, name: str, disk: Bytes) -> None:
+        """Add the partitions of a disk, or the disk as one volume."""
+        table = read_table(disk)
+        whole = Partition(0, 0, disk.size)
         if table is None:
-            self._add(self._name, Partition(0, 0, self._disk.size), self._disk, identify(self._disk))
+            self._partition(name, name, whole, disk, identify(disk))
             return
-        own = identify(Outside(self._disk, [(one.start, one.end) for one in table.partitions]))
-        doubt = self._doubt_of(table, own)
+        own = identify(Outside(disk, [(one.start, one.end) for one in table.partitions]))
+        doubt = table.doubt
+        if own.found and not doubt:
+            doubt = f"the disk has partitions, and a signature of {own.content} as a whole"
         told = [*table.remarks, doubt] if doubt else table.remarks
-        self._found.remarks.extend(f"{self._name}: {remark}" for remark in told)
+        self.found.remarks.extend(f"{name}: {remark}" for remark in told)
         if own.found or not table.partitions:
-            self._add(self._name, Partition(0, 0, self._disk.size, doubt=doubt), self._disk, own)
+            self._partition(name, name, replace(whole, doubt=doubt), disk, own)
         for one in table.partitions:
-            window = Window(self._disk, one.start, one.end)
-            self._add(self._name_of(one.number), one, window, identify(window), doubt)
+            window = Window(disk, one.start, one.end)
+            place = replace(one, doubt=one.doubt or doubt)
+            self._partition(_partition_name(name, one.number), name, place, window, identify(window))
 
-    def _doubt_of(self, table: Table, own: Identity) -> str | None:
-        """Say why the table may not be what the guest uses."""
-        if table.doubt or not own.found:
-            return table.doubt
-        return f"the disk has partitions, and a signature of {own.content} as a whole"
-
-    def _name_of(self, number: int) -> str:
-        """Name a partition as Linux does."""
-        return f"{self._name}p{number}" if self._name[-1:].isdigit() else f"{self._name}{number}"
-
-    def _add(
-        self, name: str, place: Partition, content: Bytes, identity: Identity, doubt: str | None = None
-    ) -> None:
-        doubt = place.doubt or doubt
-        keep_because = doubt or identity.keep_because or _nested_table(content)
-        self._found.volumes.append(
+    def _partition(self, name: str, disk: str, place: Partition, content: Bytes, identity: Identity) -> None:
+        """Add a partition, or a whole disk; if it is a physical volume, note it for ``groups``."""
+        self.found.volumes.append(
             Volume(
-                name,
-                Linear(self._name, place.start, place.end - place.start),
+                self._unique(name),
+                Linear(disk, place.start, place.end - place.start),
                 place.container or identity.content,
                 label="" if place.container else identity.label,
                 uuid="" if place.container else identity.uuid,
                 partition_uuid=place.uuid,
                 partition_label=place.label,
                 also=identity.also,
-                keep_because=keep_because,
+                keep_because=place.doubt or identity.keep_because or _nested_table(content),
             )
         )
         if identity.content == "lvm" and not place.container:
-            label = read_physical_volume(content)
+            label = read_physical_volume(content, self._texts)
             if label is None:
-                self._found.remarks.append(f"{name}: the label of this physical volume is damaged")
+                self.found.remarks.append(f"{name}: the label of this physical volume is damaged")
                 return
-            doubt = doubt or (keep_because if identity.also else None)
-            self._located.append(
-                LocatedPhysicalVolume(name, self._name, place.start, content.size, label, doubt)
+            doubt = place.doubt or (identity.keep_because if identity.also else None)
+            self._located.append(LocatedPhysicalVolume(name, disk, place.start, content.size, label, doubt))
+
+    def groups(self, disks: Mapping[str, BlockReader]) -> None:
+        """Add the volume groups that lie on all physical volumes."""
+        names: set[str] = set()
+        for group in find_groups(self._located):
+            name = group.name if group.name not in names else f"{group.name}-{group.id[:6]}"
+            names.add(name)
+            if group.problem:
+                self.found.remarks.append(
+                    f"{name}: no extents of this volume group count as unused: {group.problem}"
+                )
+            for volume in group.volumes:
+                self._logical(f"{name}/{volume.name}", volume, disks)
+            for disk, free in group.unused.items():
+                if len(free):
+                    self.found.unused[disk] = free | self.found.unused.get(disk, NOTHING)
+
+    def _logical(self, name: str, volume: LogicalVolume, disks: Mapping[str, BlockReader]) -> None:
+        name = self._unique(name)
+        if volume.layout is None:
+            self.found.unreadable.append(UnreadableVolume(name, volume.size, volume.reason or ""))
+            return
+        content = CachedReader(VolumeReader(volume.layout, disks), bytes_max=4 * MIB)
+        identity = identify(content)
+        self.found.volumes.append(
+            Volume(
+                name,
+                volume.layout,
+                identity.content,
+                identity.label,
+                identity.uuid,
+                also=identity.also,
+                keep_because=volume.reason or identity.keep_because or _nested_table(content),
             )
+        )
+
+    def _unique(self, name: str) -> str:
+        """Give a name that nothing else has: disks may be called like other disks' partitions."""
+        other = next(
+            other for other in chain([name], (f"{name}~{n}" for n in count(2))) if other not in self._names
+        )
+        self._names.add(other)
+        return other
+
+
+def _partition_name(disk: str, number: int) -> str:
+    """Name a partition as Linux does."""
+    return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
 
 
 def _nested_table(content: Bytes) -> str | None:
@@ -129,39 +162,3 @@ def _nested_table(content: Bytes) -> str | None:
     if table is None or all(one.start == 0 for one in table.partitions):
         return None
     return "it has a partition table of its own inside"
-
-
-def _add_group(
-    found: FoundVolumes, group: VolumeGroup, disks: Mapping[str, BlockReader], names: set[str]
-) -> None:
-    """Add the logical volumes and unused extents of one group, under a name that no other group has."""
-    name = group.name if group.name not in names else f"{group.name}-{group.id[:6]}"
-    names.add(name)
-    if group.problem:
-        found.remarks.append(f"{name}: no extents of this volume group count as unused: {group.problem}")
-    for volume in group.volumes:
-        _add_logical(found, name + volume.name.removeprefix(group.name), volume, disks)
-    for disk, free in group.unused.items():
-        if len(free):
-            found.unused[disk] = Ranges.union([free, *([found.unused[disk]] if disk in found.unused else [])])
-
-
-def _add_logical(
-    found: FoundVolumes, name: str, volume: LogicalVolume, disks: Mapping[str, BlockReader]
-) -> None:
-    if volume.layout is None:
-        found.unreadable.append(UnreadableVolume(name, volume.size, volume.reason or ""))
-        return
-    content = CachedReader(VolumeReader(volume.layout, disks), bytes_max=4 * MIB)
-    identity = identify(content)
-    found.volumes.append(
-        Volume(
-            name,
-            volume.layout,
-            identity.content,
-            identity.label,
-            identity.uuid,
-            also=identity.also,
-            keep_because=volume.reason or identity.keep_because or _nested_table(content),
-        )
-    )

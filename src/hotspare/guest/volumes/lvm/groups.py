@@ -75,7 +75,7 @@ class _Search:
         except BadText as error:
             found.problem = f"its metadata contradicts the disks: {error}"
             return found
-        found.volumes = Mapping(found.name, text, members, self._doubts).volumes()
+        found.volumes = Mapping(text, members, self._doubts).volumes()
         found.problem = next(iter([*self._doubts, *text.unknown]), None)
         if found.problem is None:
             found.unused = _unused(text, members)

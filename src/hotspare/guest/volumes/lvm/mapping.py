@@ -35,7 +35,7 @@ class LogicalVolume:
     """A logical volume that people see."""
 
     name: str
-    """``vg0/root``."""
+    """``root``, without that of its group."""
     size: int
     layout: Layout | None
     """None where it cannot be read."""
@@ -46,10 +46,7 @@ class LogicalVolume:
 class Mapping:
     """Finds where the logical volumes of one group lie."""
 
-    def __init__(
-        self, group: str, text: GroupText, members: dict[str, LocatedPhysicalVolume], doubts: list[str]
-    ) -> None:
-        self._group = group
+    def __init__(self, text: GroupText, members: dict[str, LocatedPhysicalVolume], doubts: list[str]) -> None:
         self._text = text
         self._members = members
         self._doubt = f"its volume group is in doubt: {doubts[0]}" if doubts else None
@@ -72,13 +69,13 @@ class Mapping:
         return any(use.key in {"cow_store", "merging_store"} for use in self._text.uses.get(name, []))
 
     def _described(self, name: str, volume: LogicalVolumeText) -> LogicalVolume:
-        full_name, size = f"{self._group}/{name}", volume.extents * self._text.extent
+        size = volume.extents * self._text.extent
         try:
             self._check_state(name, volume)
             layout = _joined([self._segment(segment) for segment in volume.segments])
         except BadText as reason:
-            return LogicalVolume(full_name, size, None, str(reason))
-        return LogicalVolume(full_name, size, layout, self._keep_because(name) or self._doubt)
+            return LogicalVolume(name, size, None, str(reason))
+        return LogicalVolume(name, size, layout, self._keep_because(name) or self._doubt)
 
     def _check_state(self, name: str, volume: LogicalVolumeText) -> None:
         """Raise ``BadText`` where its own extents are not its content."""

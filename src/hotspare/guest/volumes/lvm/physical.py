@@ -16,7 +16,10 @@ from hotspare.units import MIB
 
 _SECTOR = 512
 _AREAS_MAX = 16
-_TEXT_MAX = 16 * MIB
+_TEXT_MAX = 4 * MIB
+"""Bytes: LVM2 itself gives a metadata area of 1 MiB, and a text may have half of it."""
+_TEXTS_MAX = 8 * MIB
+"""Bytes of all different texts on all disks of a machine."""
 _LABEL = struct.Struct("<8sQII8s")
 _AREA = struct.Struct("<QQ")
 _AREA_HEADER = struct.Struct("<I16sIQQ")
@@ -67,8 +70,46 @@ class LocatedPhysicalVolume:
     """Why nothing in it may be called unused."""
 
 
-def read_physical_volume(volume: Bytes) -> PhysicalVolume | None:
+class MetadataTexts:
+    """Takes texts apart, each only once: all areas of a group mostly have the same."""
+
+    def __init__(self) -> None:
+        self._left = _TEXTS_MAX
+        self._known: dict[bytes, MetadataCopy | BadText] = {}
+
+    def copy(self, text: bytes, crc: int) -> MetadataCopy:
+        """Give what a text says. Raises ``BadText``."""
+        if text not in self._known:
+            self._left -= len(text)
+            try:
+                self._known[text] = self._read(text, crc)
+            except BadText as error:
+                self._known[text] = error
+        found = self._known[text]
+        if isinstance(found, BadText):
+            raise found
+        return found
+
+    def _read(self, text: bytes, crc: int) -> MetadataCopy:
+        if self._left < 0:
+            raise BadText("the disks have more of it than is believed")
+        parsed = parse(text.rstrip(b"\0").decode("utf-8", "surrogateescape"))
+        groups = [(name, value) for name, value in parsed.items() if isinstance(value, dict)]
+        if len(groups) != 1:
+            raise BadText("it does not describe exactly one volume group")
+        name, group = groups[0]
+        group_id, version = group.get("id"), group.get("seqno")
+        if not isinstance(group_id, str) or not isinstance(version, int):
+            raise BadText("the volume group has no id or no version")
+        return MetadataCopy(name, group_id, version, crc, group)
+
+
+def read_physical_volume(volume: Bytes, texts: MetadataTexts) -> PhysicalVolume | None:
     """Read label and metadata; None where no label is valid.
+
+    Args:
+        volume: what begins with the label.
+        texts: one for all physical volumes of a machine.
 
     Raises:
         SourceLost, StorageError, RepositoryDamaged: the disk cannot be read.
@@ -80,7 +121,7 @@ def read_physical_volume(volume: Bytes) -> PhysicalVolume | None:
         magic, here, crc, header_at, kind = _LABEL.unpack_from(label)
         if magic != b"LABELONE" or kind != b"LVM2 001" or here != sector or crc != checksum(label[20:]):
             continue
-        return _described(volume, label[header_at:]) if header_at >= _LABEL.size else None
+        return _described(volume, label[header_at:], texts) if header_at >= _LABEL.size else None
     return None
 
 
@@ -92,7 +133,7 @@ def checksum(data: bytes) -> int:
     return zlib.crc32(data, _CHECKSUM_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def _described(volume: Bytes, header: bytes) -> PhysicalVolume | None:
+def _described(volume: Bytes, header: bytes, texts: MetadataTexts) -> PhysicalVolume | None:
     """Read the header that follows the label: data areas, then metadata areas, each list ended by zeroes."""
     uuid = header[:32].decode("ascii", "replace")
     lists: list[list[tuple[int, int]]] = [[], []]
@@ -111,11 +152,11 @@ def _described(volume: Bytes, header: bytes) -> PhysicalVolume | None:
         return None
     found = PhysicalVolume(uuid, int.from_bytes(header[32:40], "little"), data_areas[0][0])
     for offset, length in metadata_areas:
-        _read_area(volume, offset, length, found)
+        _read_area(volume, offset, length, found, texts)
     return found
 
 
-def _read_area(volume: Bytes, start: int, length: int, found: PhysicalVolume) -> None:
+def _read_area(volume: Bytes, start: int, length: int, found: PhysicalVolume, texts: MetadataTexts) -> None:
     header = volume.read(start, _SECTOR)
     if len(header) < _SECTOR:
         found.doubts.append("a metadata area lies outside of it")
@@ -139,7 +180,7 @@ def _read_area(volume: Bytes, start: int, length: int, found: PhysicalVolume) ->
         found.doubts.append("the metadata in one of its areas fails its checksum")
         return
     try:
-        found.copies.append(_copy(text, text_crc))
+        found.copies.append(texts.copy(text, text_crc))
     except BadText as error:
         found.doubts.append(f"its metadata cannot be understood: {error}")
 
@@ -151,15 +192,3 @@ def _locations(header: bytes) -> Iterator[tuple[int, int, int, int]]:
         if not location[0]:
             return
         yield location
-
-
-def _copy(text: bytes, crc: int) -> MetadataCopy:
-    parsed = parse(text.rstrip(b"\0").decode("utf-8", "surrogateescape"))
-    groups = [(name, value) for name, value in parsed.items() if isinstance(value, dict)]
-    if len(groups) != 1:
-        raise BadText("it does not describe exactly one volume group")
-    name, group = groups[0]
-    group_id, version = group.get("id"), group.get("seqno")
-    if not isinstance(group_id, str) or not isinstance(version, int):
-        raise BadText("the volume group has no id or no version")
-    return MetadataCopy(name, group_id, version, crc, group)
