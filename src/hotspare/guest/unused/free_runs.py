@@ -46,13 +46,16 @@ class FreeRuns:
         padded[:whole] = octets[:whole]
         if rest:
             padded[whole] = int(octets[whole]) | (0xFF << rest & 0xFF)
-        self._add(_free_in(padded.view("<u8")), units)
+        free = 8 * len(padded) - int(np.bitwise_count(padded).sum())
+        if self.incomplete:
+            # Runs are many: those within a byte are not worth the time to find them.
+            self._add(_runs_of(padded == 0) * 8, units, free)
+        else:
+            self._add(_free_in(padded.view("<u8")), units, free)
 
     def add_flags(self, free: NDArray[np.bool_]) -> None:
         """Take the next units: an element for each, true for what is free."""
-        padded = np.zeros(len(free) + 2, dtype=np.int8)
-        padded[1:-1] = free
-        self._add(np.flatnonzero(np.diff(padded)).astype(np.int64).reshape(-1, 2), len(free))
+        self._add(_runs_of(free), len(free), int(free.sum()))
 
     def ranges(self) -> Ranges:
         """Give what was free, in bytes of the volume."""
@@ -60,8 +63,8 @@ class FreeRuns:
             return NOTHING
         return Ranges(np.concatenate(self._parts) * self.unit + self._start)
 
-    def _add(self, runs: Pairs, units: int) -> None:
-        self.free += int((runs[:, 1] - runs[:, 0]).sum())
+    def _add(self, runs: Pairs, units: int, free: int) -> None:
+        self.free += free
         runs = runs + self.units
         self.units += units
         if not len(runs):
@@ -81,6 +84,13 @@ class FreeRuns:
         runs = runs[runs[:, 1] - runs[:, 0] >= self._shortest]
         self._parts = [runs] if len(runs) else []
         self._held = len(runs)
+
+
+def _runs_of(flags: NDArray[np.bool_]) -> Pairs:
+    padded = np.zeros(len(flags) + 2, dtype=np.int8)
+    padded[1:-1] = flags
+    runs: Pairs = np.flatnonzero(np.diff(padded)).reshape(-1, 2)
+    return runs
 
 
 def _free_in(words: NDArray[np.uint64]) -> Pairs:

@@ -15,7 +15,7 @@ from hotspare.guest.unused.ntfs_boot import STRIDE, NtfsLayout
 from hotspare.guest.unused.ntfs_record import DATA
 from hotspare.guest.unused.ntfs_table import BAD_CLUSTERS, MasterFileTable
 from hotspare.guest.unused.unused import KeepAll
-from hotspare.guest.unused.volume_bytes import Octets
+from hotspare.guest.unused.volume_bytes import PIECE, Octets
 
 _END = 0xFFFFFFFF
 _DAMAGED = "a record of its master file table is damaged"
@@ -57,15 +57,25 @@ def refuse_files_in(table: MasterFileTable, unused: Ranges, owners: frozenset[in
 def _all_owned(table: MasterFileTable) -> Iterator[_Owned]:
     size = table.layout.record
     number = 0
-    rest = np.empty(0, dtype=np.uint8)
-    for piece in table.data.pieces(table.volume, table.data.initialized // size * size):
-        # A run of the table need not end with a record.
-        octets = np.concatenate((rest, piece))
-        whole = len(octets) // size
-        rest = octets[whole * size :]
-        if whole:
-            yield _owned(octets[: whole * size].reshape(whole, size), number, table.layout)
-            number += whole
+    for octets in _gathered(table.data.pieces(table.volume, table.data.initialized // size * size), size):
+        records = octets.reshape(-1, size)
+        yield _owned(records, number, table.layout)
+        number += len(records)
+
+
+def _gathered(pieces: Iterator[Octets], size: int) -> Iterator[Octets]:
+    """Join pieces, which may be short and need not end with a record, to long ones that do."""
+    waiting, held = [np.empty(0, dtype=np.uint8)], 0
+    for piece in pieces:
+        waiting.append(piece)
+        held += len(piece)
+        if held >= PIECE:
+            octets = np.concatenate(waiting)
+            whole = held // size * size
+            waiting, held = [octets[whole:]], held - whole
+            yield octets[:whole]
+    if held:
+        yield np.concatenate(waiting)
 
 
 def _owned(records: Octets, number: int, layout: NtfsLayout) -> _Owned:
