@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class PhaseStarted:
     """A run entered a phase.
 
-    One of ``plan``, ``snapshot``, ``look-inside``, ``transfer``, ``commit``, ``create``, ``check``, ``verify``, ``reindex``,
-    ``repair``, ``copy``, ``mark``, ``wait``, ``delete``.
+    One of ``plan``, ``snapshot``, ``look-inside``, ``transfer``, ``index-files``, ``commit``, ``create``,
+    ``check``, ``verify``, ``reindex``, ``repair``, ``copy``, ``mark``, ``wait``, ``delete``, ``list-files``.
     """
 
     machine: str

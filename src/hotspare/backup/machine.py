@@ -16,6 +16,7 @@ import msgspec
 
 from hotspare import events
 from hotspare.backup.content import store_content
+from hotspare.backup.file_index import index_snapshot
 from hotspare.backup.inside import file_system_of, look_inside
 from hotspare.backup.paced_reading import ReadInto, paced_reading
 from hotspare.backup.pacing import DEFAULT_FACTOR
@@ -41,6 +42,7 @@ from hotspare.platforms.platform import (
     Token,
 )
 from hotspare.repository.disk_map import DiskMap
+from hotspare.repository.file_index import EXTRA as FILE_INDEX
 from hotspare.repository.left_out import encode_ranges, extra_name, left_out_of
 from hotspare.repository.point import (
     NO_STATE,
@@ -82,6 +84,8 @@ class BackupOptions:
     """Percentage of the chunks that the platform calls unchanged, to be read and compared nevertheless."""
     skip_unused: bool = True
     """Leave out what no file system in the machine needs."""
+    index_files: bool = False
+    """Keep an index of the names of its files with the point."""
 
 
 def backup_machine(
@@ -124,6 +128,7 @@ def backup_machine(
         run = _MachineRun(repository, writer, snapshot, earlier, options, unused, listener, cancellation)
         disks = run.back_up_all()
         state = run.store_state()
+        run.store_file_index()
         listener(events.PhaseStarted(machine.name, "commit"))
         writer.flush()
         snapshot.check()
@@ -308,6 +313,17 @@ class _MachineRun:
             self._store(PointState, state.name, state.content, earlier.get(state.name))
             for state in self.snapshot.state
         )
+
+    def store_file_index(self) -> None:
+        """Index the names of files, if that is wanted; what cannot be indexed is said."""
+        if not (self.options.index_files and self.repository.keeps_extras):
+            return
+        self.listener(events.PhaseStarted(self.snapshot.machine.name, "index-files"))
+        content, remarks = index_snapshot(self.snapshot, self.repository.config.chunk_size, self._check)
+        self._store_extra(FILE_INDEX, content)
+        self.warnings.extend(remarks)
+        for remark in remarks:
+            self.listener(events.Warned(self.snapshot.machine.name, remark))
 
     def _store_extra(self, name: str, content: bytes) -> None:
         if content:

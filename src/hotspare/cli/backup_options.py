@@ -88,6 +88,8 @@ class Manner:
     found wrong is read in full at once, and the command fails."""
     no_skip_unused: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Store also what no file system in the machine needs: free blocks, swap space, page files."""
+    index_files: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Keep an index of file names, sizes and times with the restore point, so that "files find" answers at once."""
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Only say what would be backed up."""
 
@@ -103,6 +105,7 @@ class Manner:
             read_limit=parse_bytes(self.read_limit) if self.read_limit else None,
             check_tracking=self.check_tracking,
             skip_unused=not self.no_skip_unused,
+            index_files=self.index_files,
         )
 
     @property

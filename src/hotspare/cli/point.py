@@ -14,6 +14,8 @@ from hotspare.cli.point_forget import forget
 from hotspare.cli.point_keep import keep, release
 from hotspare.cli.session import Session
 from hotspare.errors import (
+    FileSystemUnreadable,
+    PathNotFound,
     PointKept,
     PointNotFound,
     TargetExists,
@@ -38,6 +40,23 @@ app.command(
     ),
 )
 
+app.command(
+    # What reads file systems is imported when it is used.
+    "hotspare.cli.point_diff:diff",
+    name="diff",
+    help_epilogue=closing(
+        [
+            "hotspare point diff 20261123-0215 web",
+            "hotspare point diff 20261123-0215 20261124-0215 /etc --content",
+            "hotspare point diff 20261123-0215 web --disks",
+        ],
+        PointNotFound,
+        PathNotFound,
+        FileSystemUnreadable,
+        *OPENING,
+        interruptible=True,
+    ),
+)
 app.command(
     keep,
     help_epilogue=closing(

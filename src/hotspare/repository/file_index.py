@@ -7,7 +7,7 @@ costs nothing there.
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -45,6 +45,7 @@ class IndexedName(NamedTuple):
     """What is kept of one name."""
 
     folder: str
+    """From the root on: ``/etc``."""
     name: str
     kind: str
     """One of ``KINDS``."""
@@ -58,28 +59,30 @@ class IndexedName(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Within the volume."""
+        """From the root on."""
         return f"{self.folder.rstrip('/')}/{self.name}"
 
 
-class IndexedVolume(msgspec.Struct, array_like=True, frozen=True):
-    """One volume of the machine."""
+class IndexedRoot(msgspec.Struct, array_like=True, frozen=True):
+    """A folder, everything below which is in the index: ``/``, or a volume that is nowhere in that."""
 
-    name: str
-    """``vda1``, ``vg0/root``."""
+    path: str
+    """``/``, ``vdb1:/``."""
     kind: str
     """Of its file system."""
-    places: tuple[str, ...]
-    """Where the guest mounts it, as far as known."""
     remark: str | None
     """What is not in the index, and why; None when everything is."""
+
+    def shown(self, path: str) -> str:
+        """Give the path that people know a file or folder by, of one that counts from here."""
+        return (self.path.rstrip("/") + path).rstrip("/") or "/"
 
 
 class SegmentPlace(msgspec.Struct, array_like=True, frozen=True):
     """Where a segment lies."""
 
-    volume: int
-    """Its number among the volumes."""
+    root: int
+    """Its number among the roots."""
     offset: int
     length: int
 
@@ -87,7 +90,7 @@ class SegmentPlace(msgspec.Struct, array_like=True, frozen=True):
 class Head(msgspec.Struct, array_like=True, frozen=True):
     """What an index begins with."""
 
-    volumes: tuple[IndexedVolume, ...]
+    roots: tuple[IndexedRoot, ...]
     segments: tuple[SegmentPlace, ...]
 
 
@@ -101,43 +104,37 @@ class FileIndexBuilder:
     def __init__(self, align: int) -> None:
         self.names = 0
         self._align = align
-        self._volumes: list[IndexedVolume] = []
+        self._roots: list[IndexedRoot] = []
         self._segments: list[tuple[int, bytes]] = []
         self._rows: list[IndexedName] = []
 
-    def add_volume(self, volume: IndexedVolume, names: Iterator[IndexedName]) -> None:
-        """Add a volume with its names, folder by folder. What ``names`` raises leaves the volume out."""
-        before, count = len(self._segments), self.names
-        number = len(self._volumes)
+    def add(self, row: IndexedName) -> None:
+        """Add a name of the root that is next; they come folder by folder."""
+        self._rows.append(row)
+        self.names += 1
+        if self._is_full(row):
+            self._cut()
+
+    def end_root(self, root: IndexedRoot) -> None:
+        """Say which root the names were of that came since the last one ended."""
+        self._cut()
+        # What a guest calls its volumes may be no text.
+        path = root.path.encode(errors="replace").decode()
+        remark = None if root.remark is None else root.remark.encode(errors="replace").decode()
+        self._roots.append(IndexedRoot(path, root.kind, remark))
+
+    def drop_root(self) -> None:
+        """Forget the names that came since the last root ended."""
+        self._segments = [segment for segment in self._segments if segment[0] < len(self._roots)]
         self._rows = []
-        try:
-            for row in names:
-                self._rows.append(row)
-                self.names += 1
-                if self._is_full(row):
-                    self._cut(number)
-            self._cut(number)
-        except BaseException:
-            del self._segments[before:]
-            self.names = count
-            raise
-        self._volumes.append(volume)
-
-    def leave_out(self, volume: IndexedVolume) -> None:
-        """Note down a volume none of whose names are in the index."""
-        self._volumes.append(volume)
-
-    def replace_remark(self, remark: str) -> None:
-        """Say what of the volume that was added last is not in the index."""
-        self._volumes[-1] = msgspec.structs.replace(self._volumes[-1], remark=remark)
 
     def finish(self) -> bytes:
         """Give the content of the extra."""
         places = self._places(0)
-        head_size = HEAD.size + len(msgspec.msgpack.encode(Head(tuple(self._volumes), places)))
+        head_size = HEAD.size + len(msgspec.msgpack.encode(Head(tuple(self._roots), places)))
         # Numbers of the places take a few bytes more once they count from the end of the head.
         start = self._aligned(head_size + 9 * 2 * len(places))
-        head = msgspec.msgpack.encode(Head(tuple(self._volumes), self._places(start)))
+        head = msgspec.msgpack.encode(Head(tuple(self._roots), self._places(start)))
         pieces = [HEAD.pack(MAGIC, len(head)) + head]
         pieces[0] += bytes(start - len(pieces[0]))
         for _, segment in self._segments:
@@ -146,8 +143,8 @@ class FileIndexBuilder:
 
     def _places(self, start: int) -> tuple[SegmentPlace, ...]:
         places = []
-        for volume, segment in self._segments:
-            places.append(SegmentPlace(volume, start, len(segment)))
+        for root, segment in self._segments:
+            places.append(SegmentPlace(root, start, len(segment)))
             start += self._aligned(len(segment))
         return tuple(places)
 
@@ -160,9 +157,9 @@ class FileIndexBuilder:
         path = row.path.encode("utf-8", "surrogateescape")
         return zlib.crc32(path) % _NAMES_PER_CUT == 0 or len(self._rows) >= _SEGMENT_NAMES_MAX
 
-    def _cut(self, volume: int) -> None:
+    def _cut(self) -> None:
         if self._rows:
-            self._segments.append((volume, _encode_segment(self._rows)))
+            self._segments.append((len(self._roots), _encode_segment(self._rows)))
             self._rows = []
 
 

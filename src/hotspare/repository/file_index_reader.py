@@ -24,7 +24,7 @@ from hotspare.repository.file_index import (
     SEGMENT_HEAD,
     Head,
     IndexedName,
-    IndexedVolume,
+    IndexedRoot,
 )
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
@@ -37,7 +37,7 @@ _SEGMENT_MAX = 256 * MIB
 
 @dataclass(frozen=True)
 class Segment:
-    """Some thousands of names of one volume, as columns."""
+    """Some thousands of names of one root, as columns."""
 
     folders: list[str]
     firsts: NDArray[np.int64]
@@ -92,18 +92,18 @@ class FileIndex:
         return None if extra is None else cls(repository.disk(extra), repository.config.chunk_size)
 
     @property
-    def volumes(self) -> tuple[IndexedVolume, ...]:
-        """The machine's volumes."""
-        return self._head.volumes
+    def roots(self) -> tuple[IndexedRoot, ...]:
+        """Where the names are counted from."""
+        return self._head.roots
 
     def segments(self) -> Iterator[tuple[int, bytes, "SegmentSource"]]:
-        """Yield for each segment the number of its volume, what only the same content has, and its source."""
+        """Yield for each segment the number of its root, what only the same content has, and its source."""
         for place in self._head.segments:
             first = place.offset // self._chunk_size
             last = -(-(place.offset + place.length) // self._chunk_size)
             aligned = place.offset % self._chunk_size == 0
             ids = b"".join(self._disk.map[chunk] for chunk in range(first, last)) if aligned else b""
-            yield place.volume, ids, SegmentSource(self._disk, place.offset, place.length)
+            yield place.root, ids, SegmentSource(self._disk, place.offset, place.length)
 
     def _read_head(self) -> Head:
         if not HEAD.size <= self._disk.size <= _INDEX_MAX:
@@ -117,7 +117,7 @@ class FileIndex:
             raise _damaged("its table cannot be read") from error
         for place in head.segments:
             inside = 0 <= place.offset <= place.offset + place.length <= self._disk.size
-            if not inside or place.length > _SEGMENT_MAX or not 0 <= place.volume < len(head.volumes):
+            if not inside or place.length > _SEGMENT_MAX or not 0 <= place.root < len(head.roots):
                 raise _damaged("its table makes no sense")
         return head
 

@@ -196,9 +196,7 @@ def _compare_disk(
     return DiskDiff(name, old.size if old else None, new.size if new else None, changed, cleared)
 
 
-def leaves_that_differ(
-    before: DiskMap | None, after: DiskMap | None
-) -> Iterator[tuple[int, Ids, Ids]]:
+def leaves_that_differ(before: DiskMap | None, after: DiskMap | None) -> Iterator[tuple[int, Ids, Ids]]:
     """Yield the first chunk and the ids, one row each, of pages that are not the same."""
     pages = -(-max(one.chunks if one else 0 for one in (before, after)) // PAGE_IDS)
     for number in range(pages):

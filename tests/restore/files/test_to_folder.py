@@ -71,7 +71,9 @@ def test_links_devices_fifos_and_names_of_one_inode(tmp_path: Path) -> None:
 
 def test_extended_attributes_and_acls(tmp_path: Path) -> None:
     files = MemoryFiles()
-    rights = acl((1, 6, 0xFFFFFFFF), (2, 4, 1000), (4, 4, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF))
+    rights = acl(
+        (1, 6, 0xFFFFFFFF), (2, 4, 1000), (4, 4, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF)
+    )
     capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
     files.add("/f", content=b"x", mode=0o660, uid=7)
     files.extended["/f"] = {
@@ -202,7 +204,9 @@ def test_links_that_lie_in_the_target_are_not_followed(tmp_path: Path) -> None:
     assert unchanged()
 
 
-def test_a_link_swapped_in_while_it_runs_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_swapped_in_while_it_runs_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     away, unchanged = outside(tmp_path)
     files = MemoryFiles()
     files.add("/t", "folder")

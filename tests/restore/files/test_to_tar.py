@@ -22,7 +22,14 @@ from tests.restore.files.memory_files import MODIFIED, MemoryFiles
 NOBODY = 0xFFFFFFFF
 ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", *entry)
-    for entry in [(1, 6, NOBODY), (2, 4, 1000), (4, 4, NOBODY), (8, 5, 50), (0x10, 6, NOBODY), (0x20, 0, NOBODY)]
+    for entry in [
+        (1, 6, NOBODY),
+        (2, 4, 1000),
+        (4, 4, NOBODY),
+        (8, 5, 50),
+        (0x10, 6, NOBODY),
+        (0x20, 0, NOBODY),
+    ]
 )
 
 
@@ -38,12 +45,16 @@ def everything() -> MemoryFiles:
     files.add("/d/a", content=b"x" * 1000, inode=77, links=2, mode=0o4660, uid=1234, gid=4321)
     files.add("/d/b", content=b"x" * 1000, inode=77, links=2, mode=0o4660, uid=1234, gid=4321)
     files.add(f"/d/{'ä' * 100}", content=b"long")
-    files.add(f"/d/{os.fsdecode(bytes([0xff, 0xfe]))}", content=b"odd")
+    files.add(f"/d/{os.fsdecode(bytes([0xFF, 0xFE]))}", content=b"odd")
     files.add("/d/link", "link", target="/etc/" + "t" * 150, size=155)
     files.add("/d/null", "character-device", device=(1, 3), mode=0o666, size=0)
     files.add("/d/pipe", "fifo", mode=0o620, size=0)
     files.add("/d/socket", "socket", mode=0o777, size=0)
-    files.extended["/d/a"] = {"user.note": b"\x00\xff=\n", "user.plain": b"plain", "system.posix_acl_access": ACL}
+    files.extended["/d/a"] = {
+        "user.note": b"\x00\xff=\n",
+        "user.plain": b"plain",
+        "system.posix_acl_access": ACL,
+    }
     files.extended["/d"] = {"system.posix_acl_default": ACL}
     return files
 

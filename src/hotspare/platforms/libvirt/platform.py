@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import libvirt
@@ -11,9 +11,11 @@ import libvirt
 from hotspare.cancellation import Cancellation
 from hotspare.errors import MachineNotFound, SourceLost, UsageError
 from hotspare.platforms.choice import with_chosen_disks
+from hotspare.platforms.guest_files import GuestFiles
 from hotspare.platforms.libvirt.begin import RunningMachine, begin_snapshot
 from hotspare.platforms.libvirt.checkpoints import Checkpoints, checkpoint_prefix
 from hotspare.platforms.libvirt.connection import explained, find_domain, open_connection
+from hotspare.platforms.libvirt.guest_files import guest_files
 from hotspare.platforms.libvirt.in_place import InPlaceTarget, Replacement
 from hotspare.platforms.libvirt.inventory import DomainDisks, describe_machine, inspect_disks
 from hotspare.platforms.libvirt.marks import write_marks
@@ -100,6 +102,10 @@ class LibvirtPlatform:
         domain = find_domain(self._open, name, self.uri)
         write_marks(domain, marks)
         return describe_machine(domain, self.uri)
+
+    def guest_files(self, name: str) -> AbstractContextManager[GuestFiles]:
+        """Open the way to files in the domain of that name or UUID, through its agent."""
+        return guest_files(find_domain(self._open, name, self.uri))
 
     @contextmanager
     def open_snapshot(

@@ -58,7 +58,8 @@ def parse_pattern(text: str, *, ignore_case: bool = False) -> PathPattern:
     last = text.rpartition("/")[2]
     if not last or "\0" in text or last == "**":
         raise UsageError(
-            f"'{text}' is no pattern of file names", hint="Say it like '*.conf', 'nginx/*.conf' or '/etc/**/*.conf'"
+            f"'{text}' is no pattern of file names",
+            hint="Say it like '*.conf', 'nginx/*.conf' or '/etc/**/*.conf'",
         )
     return PathPattern(text, ignore_case)
 
@@ -75,7 +76,9 @@ def _translate(glob: str) -> str:
         elif letter == "?":
             expression += _ONE
         elif letter == "[" and (end := glob.find("]", at + (2 if glob[at : at + 1] == "!" else 1))) > 0:
-            inside = glob[at:end].replace("\\", r"\\").replace("[", r"\[").replace("&", r"\&").replace("~", r"\~")
+            inside = (
+                glob[at:end].replace("\\", r"\\").replace("[", r"\[").replace("&", r"\&").replace("~", r"\~")
+            )
             inside = inside.replace("|", r"\|")
             negated = inside.startswith("!")
             inside = inside[1:] if negated else inside

@@ -47,10 +47,14 @@ class TargetFolder:
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except NotADirectoryError as error:
             raise TargetExists(
-                f"{path} is no folder", meaning="It was left alone and nothing was restored", hint="Name another"
+                f"{path} is no folder",
+                meaning="It was left alone and nothing was restored",
+                hint="Name another",
             ) from error
         except PermissionError as error:
-            raise PermissionRefused(f"The folder {path} cannot be used", meaning="Nothing was restored") from error
+            raise PermissionRefused(
+                f"The folder {path} cannot be used", meaning="Nothing was restored"
+            ) from error
         except OSError as error:
             raise StorageError(
                 f"The folder {path} cannot be made or opened: {error.strerror}",

@@ -279,9 +279,7 @@ class _Writing:
 
 
 def _is_same(there: os.stat_result, entry: FileEntry) -> bool:
-    return (
-        stat.S_ISREG(there.st_mode) and there.st_size == entry.size and there.st_mtime_ns == entry.modified
-    )
+    return stat.S_ISREG(there.st_mode) and there.st_size == entry.size and there.st_mtime_ns == entry.modified
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

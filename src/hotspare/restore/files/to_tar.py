@@ -66,7 +66,9 @@ def restore_to_tar(
             for chosen in selection.walk(cancellation):
                 writing.add(chosen)
     except BrokenPipeError as error:
-        raise StorageError("Whoever reads the archive has stopped reading", meaning="It is not whole") from error
+        raise StorageError(
+            "Whoever reads the archive has stopped reading", meaning="It is not whole"
+        ) from error
     except OSError as error:
         kind = NoSpace if error.errno == 28 else StorageError
         raise kind(f"The archive cannot be written: {error.strerror}", meaning="It is not whole") from error

@@ -1,0 +1,102 @@
+"""Opening the files of a restore point, straight from the repository."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hotspare.block.device import BlockReader
+from hotspare.errors import FileSystemUnreadable, HotspareError, PlatformUnavailable
+from hotspare.guest.files.appliance.appliance import Appliance
+from hotspare.guest.files.by_path import FilesByPath
+from hotspare.guest.files.file_system import FileSystem, NeedsAppliance
+from hotspare.guest.files.machine import MachineFiles
+from hotspare.guest.files.opening import open_file_system
+from hotspare.guest.volumes.find import find_volumes
+from hotspare.guest.volumes.reader import VolumeReader
+from hotspare.guest.volumes.volume import Volume
+from hotspare.repository.point import RestorePoint
+from hotspare.repository.repository import Repository
+from hotspare.restore.files.read_ahead import ReadAhead
+
+ApplianceUse = Literal["auto", "never", "always"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How file systems are read."""
+
+    cache: Path
+    """Folder for the micro-VM's own parts."""
+    appliance: ApplianceUse = "auto"
+    """``auto``: in process where that is proven to be right, else by the kernel of the micro-VM."""
+
+
+@contextmanager
+def opened_files(repository: Repository, point: RestorePoint, opening: Opening) -> Iterator[FilesByPath]:
+    """Give the files of a restore point; nothing of it is read that is not asked for.
+
+    Raises:
+        RepositoryDamaged, StorageError: the repository cannot be read.
+    """
+    with ExitStack() as stack:
+        disks: dict[str, BlockReader] = {}
+        for disk in point.disks:
+            disks[disk.name] = ReadAhead(repository.disk(disk))
+            stack.callback(disks[disk.name].close)
+        found = find_volumes(disks)
+        volumes = _Volumes(disks, opening, stack)
+        machine = MachineFiles(found.volumes, volumes.open)
+        stack.callback(machine.close)
+        yield FilesByPath(machine, tuple(found.unreadable), tuple(found.remarks))
+
+
+class _Volumes:
+    """Opens volumes in one of the two ways; the micro-VM is started when it is first needed."""
+
+    def __init__(self, disks: Mapping[str, BlockReader], opening: Opening, stack: ExitStack) -> None:
+        self._disks = disks
+        self._opening = opening
+        self._stack = stack
+        self._appliance: Appliance | None = None
+        self._failure: HotspareError | None = None
+
+    def open(self, volume: Volume) -> FileSystem:
+        if self._opening.appliance == "always":
+            return self._in_appliance(volume, "--appliance always says so")
+        try:
+            return open_file_system(volume, VolumeReader(volume.layout, self._disks))
+        except NeedsAppliance as error:
+            if self._opening.appliance == "never":
+                raise FileSystemUnreadable(
+                    f"{volume.name} cannot be read in process, because {error.reason}",
+                    meaning="Nothing is wrong with the restore point",
+                    hint="Leave out --appliance never: the kernel of an isolated virtual machine can read it",
+                ) from error
+            return self._in_appliance(volume, error.reason)
+
+    def _in_appliance(self, volume: Volume, reason: str) -> FileSystem:
+        try:
+            appliance = self._launched()
+        except PlatformUnavailable as error:
+            raise FileSystemUnreadable(
+                f"{volume.name} has to be read by the kernel of the micro-VM, because {reason}, and that cannot be"
+                f" started: {error.what}",
+                meaning="Nothing is wrong with the restore point",
+                hint=error.hint or "See what hotspare doctor says of the micro-VM",
+            ) from error
+        return appliance.open(volume.name, content=volume.content, size=volume.size)
+
+    def _launched(self) -> Appliance:
+        if self._failure is not None:
+            raise self._failure
+        if self._appliance is None:
+            try:
+                self._appliance = self._stack.enter_context(
+                    Appliance.launch(self._disks, cache=self._opening.cache)
+                )
+            except HotspareError as error:
+                self._failure = error
+                raise
+        return self._appliance
