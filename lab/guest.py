@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.host import connection
 from lab.image import guest_image
 from lab.naming import PREFIX, domain_name
-from lab.sweep import MACHINES, remove_domain
+from lab.sweep import MACHINES, remove_domain, tpm_log
 
 Kind = Literal["direct", "disk"]
 ShutdownBy = Literal["agent", "power-button"]
@@ -139,9 +139,28 @@ class LabGuest:
     # Power
 
     def start(self) -> Self:
-        """Power it on and return at once."""
-        self.domain.create()
+        """Power it on and return at once.
+
+        Raises:
+            LabError: its TPM cannot be set up, twice; with what swtpm_setup said.
+        """
+        try:
+            self.domain.create()
+        except libvirt.libvirtError as error:
+            if "swtpm_setup" not in str(error):
+                raise
+            # It gives swtpm five seconds to come up, which a busy host may not have.
+            print(f"{self.name}: its TPM was not set up in time, once more. {self._tpm_log}")
+            try:
+                self.domain.create()
+            except libvirt.libvirtError as again:
+                raise LabError(f"{self.name} does not start: {again}. {self._tpm_log}") from again
         return self
+
+    @property
+    def _tpm_log(self) -> str:
+        log = tpm_log(self.name)
+        return log.read_text(errors="replace")[-2000:] if log.exists() else "swtpm has left no log"
 
     def wait_ready(self, timeout: float = _BOOT_SECONDS) -> float:
         """Wait until its disks are mounted and its agent answers; give the seconds that took.

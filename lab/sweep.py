@@ -45,3 +45,9 @@ def remove_domain(domain: libvirt.virDomain) -> None:
         domain.undefineFlags(_UNDEFINE)
     for log in Path("/var/log/libvirt/qemu").glob(f"{name}.log*"):
         log.unlink()
+    tpm_log(name).unlink(missing_ok=True)
+
+
+def tpm_log(name: str) -> Path:
+    """Say where swtpm and its set-up write, for a machine that has one."""
+    return Path(f"/var/log/swtpm/libvirt/qemu/{name}-swtpm.log")
