@@ -4,10 +4,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from hotspare.repository.keys import slot
 from lab import DiskSpec, LabGuest, ensure_host, sweep
 from lab.image import guest_image
 
 _MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_passphrases() -> Iterator[None]:
+    """Slots that cost little to open: hundreds of repositories are made, each opened many times.
+
+    What a passphrase costs by default is tested in tests/repository/test_keys.py; commands that make a
+    repository in a process of their own, as the demonstration does, pay it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            slot, "new_kdf", lambda: slot.Kdf(salt="c2FsdCBvZiB0ZXN0cw==", passes=1, memory_kib=64, lanes=1)
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

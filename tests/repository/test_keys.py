@@ -15,12 +15,12 @@ from hotspare.repository.keys import Secrets
 from hotspare.repository.keys.keychest import Keychest, new_key_file, new_recovery_key, read_slots
 from hotspare.repository.keys.slot import (
     Credential,
-    Kdf,
     KeyFile,
     KeySlot,
     Passphrase,
     RecoveryKey,
     make_slot,
+    new_kdf,
     open_private,
     open_secrets,
     seal_secrets,
@@ -32,12 +32,6 @@ from tests.repository.conftest import PASSPHRASE, StorePoint
 from tests.watched_backend import WatchedBackend
 
 FIRST = Passphrase(PASSPHRASE)
-
-
-@pytest.fixture(autouse=True)
-def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slots that cost little: what Argon2id costs is not what is tested here."""
-    monkeypatch.setattr(Kdf, "derive", lambda self, passphrase: passphrase.encode().ljust(32, b"\0")[:32])
 
 
 def chest_of(backend: LocalBackend | WatchedBackend, credential: Credential = FIRST) -> Keychest:
@@ -301,3 +295,10 @@ def test_junk_among_the_slots_is_passed_over(tmp_path_factory: pytest.TempPathFa
     backend.put("keys/0011223344556677-00112233", [junk])
     for stored in read_slots(backend):
         assert open_private(stored.slot, FIRST, "00") is None
+
+
+def test_a_new_passphrase_costs_what_rfc_9106_recommends() -> None:
+    kdf = new_kdf()
+
+    assert (kdf.passes, kdf.memory_kib, kdf.lanes) == (3, 64 * 1024, 4)
+    assert kdf.salt != new_kdf().salt

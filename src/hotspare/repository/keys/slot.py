@@ -116,6 +116,11 @@ class KeySlot(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == RECOVERY or (self.kind == KEY_FILE and self.private is not None)
 
 
+def new_kdf() -> Kdf:
+    """Give the parameters of a new passphrase's slot."""
+    return Kdf(salt=_base64(secrets.token_bytes(16)))
+
+
 def make_slot(credential: Credential, repository_id: str, created: str) -> KeySlot:
     """Make a slot that nothing is sealed to yet."""
     if isinstance(credential, RecoveryKey):
@@ -123,7 +128,7 @@ def make_slot(credential: Credential, repository_id: str, created: str) -> KeySl
         return KeySlot(kind=RECOVERY, created=created, public=_base64(public))
     pair = X25519PrivateKey.generate()
     public = pair.public_key().public_bytes_raw()
-    kdf = Kdf(salt=_base64(secrets.token_bytes(16))) if isinstance(credential, Passphrase) else None
+    kdf = new_kdf() if isinstance(credential, Passphrase) else None
     nonce = secrets.token_bytes(12)
     wrapped = AESGCM(_wrapping_key(credential, kdf)).encrypt(
         nonce, pair.private_bytes_raw(), _private_context(repository_id, public)
