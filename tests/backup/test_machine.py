@@ -49,9 +49,11 @@ def back_up(
     platform: ScriptedPlatform,
     *,
     full: bool = False,
+    skip_unused: bool = True,
     listener: events.Listener = events.ignore,
 ) -> RestorePoint:
-    return backup_machine(repository, platform, "web01", BackupOptions(full=full), listener, Cancellation())
+    options = BackupOptions(full=full, skip_unused=skip_unused)
+    return backup_machine(repository, platform, "web01", options, listener, Cancellation())
 
 
 def content(repository: Repository, point: RestorePoint, name: str) -> bytes:
@@ -250,6 +252,7 @@ def test_events_tell_how_far_it_is(repository: Repository, platform: ScriptedPla
     assert [event.phase for event in seen if isinstance(event, events.PhaseStarted)] == [
         "plan",
         "snapshot",
+        "look-inside",
         "transfer",
         "commit",
     ]
@@ -275,7 +278,7 @@ def test_a_backup_that_waited_for_the_guest_says_so(
     monkeypatch.setattr("hotspare.backup.pacing.FLOOR", 512 * KIB)
     platform.guest_io = busy
     seen: list[events.Event] = []
-    point = back_up(repository, platform, listener=seen.append)
+    point = back_up(repository, platform, skip_unused=False, listener=seen.append)
 
     (held_back,) = [event for event in seen if isinstance(event, events.HeldBack)]
     assert held_back.seconds >= 1
