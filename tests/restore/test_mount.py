@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +27,16 @@ from tests.restore.folder_files import FolderFiles
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes devices and other people's files")
 
 ALONE = """
-import sys
+import os, sys
 from pathlib import Path
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.restore.mount import mount_files
 from tests.restore.folder_files import FolderFiles
+before = os.getcwd()
 with cancelled_by_signals() as cancellation:
     mount_files({"p": {"vda": lambda: FolderFiles(Path(sys.argv[1]))}}, Path(sys.argv[2]),
         cancellation=cancellation, warn=print, ready=lambda: print("ready", flush=True))
-print("done", flush=True)
+print("done", os.getcwd() == before, flush=True)
 """
 
 
@@ -212,14 +214,16 @@ def test_somebody_who_still_uses_it_does_not_keep_it(tmp_path: Path, source: Pat
     assert "still uses" in mount.warnings[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_unmount(tmp_path: Path, source: Path, number: signal.Signals) -> None:
-    with alone(source, tmp_path / "mount") as program:
+@pytest.mark.parametrize(("number", "library"), [(signal.SIGINT, "fuse"), (signal.SIGTERM, "fuse3")])
+def test_signals_unmount(tmp_path: Path, source: Path, number: signal.Signals, library: str) -> None:
+    if find_library(library) is None:
+        pytest.skip(f"lib{library} is not installed")
+    with alone(source, tmp_path / "mount", {"FUSE_LIBRARY_NAME": library}) as program:
         assert (tmp_path / "mount" / "vda" / "file").read_bytes() == b"content"
         program.send_signal(number)
         assert program.wait(20) == 0
         assert program.stdout is not None
-        assert program.stdout.read() == b"done\n"
+        assert program.stdout.read() == b"done True\n"
         assert not (tmp_path / "mount").is_mount()
 
 
@@ -256,11 +260,15 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 @contextmanager
-def alone(source: Path, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+def alone(
+    source: Path, folder: Path, variables: dict[str, str] | None = None
+) -> "Iterator[subprocess.Popen[bytes]]":
     """Mount in a process of its own."""
     folder.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", ALONE, str(source), str(folder)], stdout=subprocess.PIPE, cwd=Path.cwd()
+        [sys.executable, "-c", ALONE, str(source), str(folder)],
+        stdout=subprocess.PIPE,
+        env=os.environ | (variables or {}),
     ) as program:
         try:
             assert program.stdout is not None

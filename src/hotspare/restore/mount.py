@@ -9,8 +9,8 @@ import importlib
 import os
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,6 +55,7 @@ def mount_files(
     """
     tree = MountTree(points)
     _check_folder(folder)
+    folder = folder.absolute()
     mounting = _load_fuse()
     served = ServedFiles(tree, warn)
     failure: list[BaseException] = []
@@ -69,8 +70,10 @@ def mount_files(
 
     thread = threading.Thread(target=serve, name="mount", daemon=True)
     try:
-        thread.start()
-        if not served.started.wait(_START_SECONDS) or failure or not thread.is_alive():
+        with _same_working_folder():
+            thread.start()
+            started = served.started.wait(_START_SECONDS)
+        if not started or failure or not thread.is_alive():
             raise _refused(folder, failure)
         ready()
         while thread.is_alive() and not cancellation.requested:
@@ -97,6 +100,17 @@ def _options(everybody: bool) -> dict[str, Any]:
         **known,
         **shared,
     }
+
+
+@contextmanager
+def _same_working_folder() -> Iterator[None]:
+    """Undo that libfuse 3 goes to the root folder, from which relative paths would lead elsewhere."""
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _check_folder(folder: Path) -> None:
