@@ -42,7 +42,11 @@ class Hotspare(Program):
     @override
     def back_up(self, image: Path) -> Cost:
         # --full: read everything, as the others do; what is known already is still not stored again.
-        cost = self.run(_HOTSPARE, "backup", "--image", image, "--name", "bench", "--full", "-o", "json")
+        # --no-skip-unused: the others store free blocks too.
+        cost = self.run(
+            _HOTSPARE,
+            *("backup", "--image", image, "--name", "bench", "--full", "--no-skip-unused", "-o", "json"),
+        )
         point = json.loads(self.log.read_text())["results"][0]["point"]
         assert point["disks"], "the backup has no disk"
         return cost

@@ -71,7 +71,16 @@ def test_a_guest_is_not_looked_at_when_nobody_asked_for_it() -> None:
         assert read_into is read_freely
 
 
-def test_beside_a_guest_one_reads_at_a_time_and_reads_right() -> None:
+def test_beside_an_idle_guest_several_read_at_once() -> None:
+    disk = WatchedDisk()
+    idle = {"vda write": IoTotals(7, 7_000_000)}
+    with paced_reading(lambda: idle, 2.0, None, Cancellation()) as (read_into, _held_back):
+        for _ in range(2):  # at first it is not known that it is idle
+            assert read_all(read_into, disk) == CONTENT
+    assert disk.most_at_once > 1
+
+
+def test_beside_a_busy_guest_one_reads_at_a_time_and_reads_right() -> None:
     disk = WatchedDisk()
     with paced_reading(busy_guest, 2.0, None, Cancellation()) as (read_into, _held_back):
         assert read_all(read_into, disk) == CONTENT

@@ -1,14 +1,14 @@
 """Reading a machine's disks no faster than its guest can stand, and no faster than the user allows.
 
 The decisions are in ``pacing.py``. Here are the thread that looks at the guest, and the readers that wait.
-Beside a running guest one reader reads at a time: what several of them ask for at once stands in the way
-of the guest's own requests, and QEMU serves one as fast as three (docs/decisions/0017).
+Beside a guest that is busy one reader reads at a time: what several of them ask for at once stands in the
+way of the guest's own requests, and QEMU serves one as fast as three (docs/decisions/0017).
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from hotspare.backup.pacing import HeldBack, LatencyControl
 from hotspare.block.device import BlockReader
@@ -24,8 +24,8 @@ _LOOK_SECONDS = 0.1
 _WAIT_SECONDS = 0.1
 """Most that a reader sleeps before it looks again whether it may go on or has to stop."""
 _LIMITED_SECONDS = 0.25
-_LIMITED_GRAIN_MIN, _LIMITED_GRAIN_MAX = 256 * KIB, 1 * MIB
-"""Bytes that are read at once under a limit: what passes in so many seconds, within bounds."""
+_GRAIN_MIN, _GRAIN_MAX = 256 * KIB, 1 * MIB
+"""Bytes that are read at once: under a limit what passes in so many seconds. QEMU serves 1 MiB fastest."""
 
 
 def read_freely(reader: BlockReader, offset: int, buffer: memoryview) -> float:
@@ -48,7 +48,7 @@ class ReadPacer:
         self._control = control
         self._limit = TokenBucket(limit) if limit else None
         within = int(limit * _LIMITED_SECONDS) if limit else 0
-        self._limited_grain = max(_LIMITED_GRAIN_MIN, min(_LIMITED_GRAIN_MAX, within))
+        self._limited_grain = max(_GRAIN_MIN, min(_GRAIN_MAX, within))
         self._cancellation = cancellation
         self._turn = threading.Lock()
         self._state = threading.Lock()
@@ -61,7 +61,7 @@ class ReadPacer:
             Interrupted: ``cancellation`` was requested while waiting.
             SourceLost: the disk went away.
         """
-        with self._turn:
+        with self._turn if self._one_at_a_time() else nullcontext():
             at, waited = 0, 0.0
             while at < len(buffer):
                 piece = buffer[at : at + self._grain()]
@@ -78,10 +78,14 @@ class ReadPacer:
             elif self._control is not None:
                 self._control.observe(time.monotonic(), totals)
 
+    def _one_at_a_time(self) -> bool:
+        with self._state:
+            return self._limit is not None or (self._control is not None and self._control.sparing)
+
     def _grain(self) -> int:
         with self._state:
-            grain = self._control.grain if self._control else _LIMITED_GRAIN_MAX
-        return min(grain, self._limited_grain) if self._limit else grain
+            grain = self._control.grain if self._control else _GRAIN_MAX
+        return min(grain, self._limited_grain if self._limit else _GRAIN_MAX)
 
     def _wait(self, count: int) -> float:
         paid_at = time.monotonic() + (self._limit.charge(count) if self._limit else 0.0)

@@ -130,6 +130,11 @@ class LatencyControl:
         return self._learning is not None
 
     @property
+    def sparing(self) -> bool:
+        """Whether there is anything to hold back for: the guest is busy, or not known yet."""
+        return self.learning or self.rate < math.inf
+
+    @property
     def grain(self) -> int:
         """Bytes to ask for at once: the guest waits behind them."""
         if self.rate * _GRAIN_SECONDS >= _GRAIN_MAX:
