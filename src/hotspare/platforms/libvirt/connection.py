@@ -90,6 +90,14 @@ def is_gone(connection: libvirt.virConnect) -> bool:
         return True
 
 
+def is_known_off(domain: libvirt.virDomain) -> bool:
+    """Tell whether libvirt says that a machine is off or gone; False too when libvirt cannot be asked."""
+    try:
+        return not domain.isActive()
+    except libvirt.libvirtError as error:
+        return bool(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN)
+
+
 def find_domain(connection: libvirt.virConnect, name: str, uri: str) -> libvirt.virDomain:
     """Find a domain by name or UUID.
 

@@ -12,7 +12,7 @@ import libvirt
 
 from hotspare.errors import ConsistencyNotReached
 from hotspare.platforms.hooks.hook import Hook, OnFailure, script_for_guest
-from hotspare.platforms.libvirt.connection import message_of
+from hotspare.platforms.libvirt.connection import is_known_off, message_of
 from hotspare.platforms.libvirt.guest_agent import run_shell, shell_request
 
 _GRACE_SECONDS = 10
@@ -93,7 +93,7 @@ class GuestHooks:
         except (libvirt.libvirtError, TimeoutError, ValueError, KeyError) as error:
             for hook in self.hooks:
                 self._note(hook, f"it is not known whether it was thawed: {_message(error)}")
-            return not self.domain.isActive()
+            return is_known_off(self.domain)
         self._read_release(ended.output)
         return True
 

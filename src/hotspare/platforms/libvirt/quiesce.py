@@ -16,7 +16,7 @@ import libvirt
 
 from hotspare.errors import ConsistencyNotReached
 from hotspare.platforms.hooks.hook import Hook, OnFailure
-from hotspare.platforms.libvirt.connection import message_of
+from hotspare.platforms.libvirt.connection import is_known_off, message_of
 from hotspare.platforms.libvirt.guest_agent import agent_is_connected
 from hotspare.platforms.libvirt.guest_hooks import GuestHooks, release_leftover
 from hotspare.platforms.libvirt.scratch import RunFolder
@@ -188,12 +188,15 @@ def _freeze(domain: libvirt.virDomain, outcome: QuietOutcome) -> None:
 
 
 def _thaw(domain: libvirt.virDomain) -> int | None:
-    """Thaw and give the number of file systems; None when that failed."""
+    """Thaw and give the number of file systems; None when it is not known to be done.
+
+    A machine that is off needs no thawing. One whose libvirt does not answer may well be frozen.
+    """
     for attempt in range(_THAW_ATTEMPTS):
         try:
             return int(domain.fsThaw())
         except libvirt.libvirtError:
-            if not _is_active(domain):
+            if is_known_off(domain):
                 return 0
             time.sleep(0.2 * attempt)
     return None
@@ -201,9 +204,16 @@ def _thaw(domain: libvirt.virDomain) -> int | None:
 
 def set_free(domain: libvirt.virDomain, run_id: str) -> bool:
     """Undo what a dead run may have left: thaw the guest, end its hooks. Tell whether that is so now."""
-    if not _is_active(domain):
+    if is_known_off(domain):
         return True
-    if not agent_is_connected(domain) or _thaw(domain) is None:
+    if not agent_is_connected(domain):
+        return False
+    with suppress(libvirt.libvirtError):  # or an agent that hangs would hold us up for ever
+        domain.agentSetResponseTimeout(FREEZE_SECONDS, 0)
+    thawed = _thaw(domain)
+    with suppress(libvirt.libvirtError):
+        domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+    if thawed is None:
         return False
     # An agent that may not execute has begun no hook.
     with suppress(libvirt.libvirtError, TimeoutError):
@@ -235,10 +245,3 @@ def _dismiss(watchdog: subprocess.Popen[bytes] | None) -> None:
         return
     with suppress(OSError):
         watchdog.communicate(b"thawed\n", timeout=5)
-
-
-def _is_active(domain: libvirt.virDomain) -> bool:
-    try:
-        return bool(domain.isActive())
-    except libvirt.libvirtError:
-        return False
