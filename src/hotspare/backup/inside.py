@@ -28,14 +28,14 @@ def look_inside(snapshot: Snapshot) -> MachineUnused:
 
 def file_system_of(report: VolumeReport) -> PointFileSystem:
     """Give what is noted down of a volume in the restore point."""
-    volume, unused = report.volume, report.unused
     described = PointFileSystem(
-        volume=volume.name,
-        kind=volume.content,
-        size=volume.size,
-        label=volume.label,
+        volume=report.name,
+        kind=report.content,
+        size=report.size,
+        label=report.label,
         kept_because=report.kept_because,
     )
+    unused = report.unused
     if unused is None:
         return described
     return msgspec.structs.replace(

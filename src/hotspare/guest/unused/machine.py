@@ -31,6 +31,8 @@ MAPS: dict[str, FindUnused] = {
 
 _RANGES_MAX = 1_000_000
 """Of one disk: beyond that the shortest are kept, so that memory stays bounded."""
+_MEMBER = "lvm"
+"""The content of a physical volume of LVM."""
 NOT_FROZEN = "the machine runs, and its file systems are not frozen"
 
 
@@ -38,10 +40,13 @@ NOT_FROZEN = "the machine runs, and its file systems are not frozen"
 class VolumeReport:
     """What was found in one volume."""
 
-    volume: Volume
-    unused: UnusedBlocks | None
+    name: str
+    content: str
+    size: int
+    label: str = ""
+    unused: UnusedBlocks | None = None
     """None when all of it is kept."""
-    kept_because: str | None
+    kept_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +74,51 @@ def find_unused(disks: Mapping[str, BlockReader], quiet: Quiet | None) -> Machin
         SourceLost, StorageError, RepositoryDamaged: a disk cannot be read.
     """
     found = find_volumes(disks)
-    parts: dict[str, list[Ranges]] = {}
+    parts: list[dict[str, Ranges]] = [found.unused] if quiet is not None else []
     reports = []
+    named = [*(one.name for one in found.volumes), *(one.name for one in found.unreadable)]
+    grouped = any("/" in name for name in named)
     for volume in found.volumes:
-        report = _look_into(volume, disks, quiet)
+        if volume.content == _MEMBER and grouped:
+            continue  # its logical volumes speak for themselves
+        reason = _why_kept(volume, quiet)
+        report = _kept(volume, reason) if reason else _look_into(volume, disks, quiet)
         reports.append(report)
         if report.unused is not None:
-            for disk, ranges in volume.layout.on_disks(report.unused.free | report.unused.scratch).items():
-                parts.setdefault(disk, []).append(ranges)
-    if quiet is not None:
-        for disk, ranges in found.unused.items():
-            parts.setdefault(disk, []).append(ranges)
-    by_disk = {disk: Ranges.union(of_it).largest(_RANGES_MAX) for disk, of_it in parts.items()}
+            parts.append(volume.layout.on_disks(report.unused.free | report.unused.scratch))
+    reports += [VolumeReport(one.name, "", one.size, kept_because=one.reason) for one in found.unreadable]
+    by_disk = {
+        disk: Ranges.union(part[disk] for part in parts if disk in part).largest(_RANGES_MAX)
+        for disk in sorted({disk for part in parts for disk in part})
+    }
     return MachineUnused(by_disk, tuple(reports))
 
 
-def _look_into(volume: Volume, disks: Mapping[str, BlockReader], quiet: Quiet | None) -> VolumeReport:
-    find = MAPS.get(volume.content)
+def _why_kept(volume: Volume, quiet: Quiet | None) -> str | None:
+    """Say why nothing of a volume may be left out, before it is looked into."""
     if volume.keep_because is not None:
-        return VolumeReport(volume, None, volume.keep_because)
-    if find is None:
-        what = f"{volume.content} is kept whole" if volume.content else "its content is unknown"
-        return VolumeReport(volume, None, what)
+        return volume.keep_because
+    if volume.content not in MAPS:
+        return f"{volume.content} is kept whole" if volume.content else "its content is unknown"
     if quiet is None and volume.content != "swap":
-        return VolumeReport(volume, None, NOT_FROZEN)
+        return NOT_FROZEN
+    return None
+
+
+def _kept(volume: Volume, reason: str) -> VolumeReport:
+    return VolumeReport(volume.name, volume.content, volume.size, volume.label, kept_because=reason)
+
+
+def _look_into(volume: Volume, disks: Mapping[str, BlockReader], quiet: Quiet | None) -> VolumeReport:
     reader = VolumeReader(volume.layout, disks)
     try:
-        return VolumeReport(volume, find(reader, quiet or Quiet.OFFLINE), None)
+        unused = MAPS[volume.content](reader, quiet or Quiet.OFFLINE)
     except KeepAll as reason:
-        return VolumeReport(volume, None, reason.reason)
+        return _kept(volume, reason.reason)
     except HotspareError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a guest wrote, it costs space and not the backup
-        return VolumeReport(volume, None, f"it makes no sense ({type(error).__name__}: {error})")
+        return _kept(volume, f"it makes no sense ({type(error).__name__}: {error})")
     finally:
         reader.close()
+    return VolumeReport(volume.name, volume.content, volume.size, volume.label, unused)
