@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from hotspare.units import GIB
 LAUNCH_SECONDS = {"kvm": 60.0, "tcg": 180.0}
 ANSWER_SECONDS = 300.0
 """How long an answer may take: as long as the store may need to deliver the blocks for it."""
+_SCRATCH = "/var/tmp"  # noqa: S108  # a folder of a random name is made in it
 _KINDS = {"ext": "ext4", "fat": "vfat", "ntfs": "ntfs3"}
 _SHOWN = {"ntfs3": "ntfs"}
 _NOT_MOUNTED = {"start", "lvm"}
@@ -80,14 +82,16 @@ class Appliance:
         serials = {name: f"disk{number}" for number, name in enumerate(disks)}
         failures = _Failures()
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hotspare-appliance-"))
+            # Not where temporary files are kept in memory: a large journal may be replayed into the overlay.
+            place = _SCRATCH if os.access(_SCRATCH, os.W_OK) else None
+            folder = Path(tempfile.mkdtemp(prefix="hotspare-appliance-", dir=place))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             exports = {
                 serials[name]: Export(_Watched(disk, serials[name], failures)) for name, disk in disks.items()
             }
-            socket = Path(folder) / "disks"
-            stack.enter_context(NbdServer.start(socket, exports))
-            spec = MachineSpec(kernel.image, archive, socket, list(exports), accelerator, memory)
-            machine, port = Machine.start(spec)
+            stack.enter_context(NbdServer.start(folder / "disks", exports))
+            spec = MachineSpec(kernel.image, archive, folder / "disks", list(exports), accelerator, memory)
+            machine, port = Machine.start(spec, folder)
             stack.callback(machine.close)
             stack.callback(port.close)
 
@@ -97,6 +101,8 @@ class Appliance:
 
             channel = Channel(port, machine.window, end, answer_seconds)
             stack.callback(channel.close)
+            # First of all at the end, so that nobody goes on waiting for an answer.
+            stack.callback(machine.close)
             try:
                 channel.ask("hello", seconds=LAUNCH_SECONDS[accelerator])
             except (FileSystemUnreadable, QuestionFailed) as error:
@@ -175,12 +181,12 @@ def _refusal(name: str, failed: QuestionFailed) -> HotspareError:
     return FileSystemUnreadable(
         f"The Linux kernel of the micro-VM cannot mount {name}: {failed.text}",
         meaning="Its files cannot be read; the restore point holds the disk as it was",
-        hint="Restore the disk and repair the file system with its own tools, or take an older restore point",
+        hint="Restore the disk and repair the file system with its own tools, or take an older point",
     )
 
 
 class _Failures:
-    """Remembers why disks could not be read: the kernel inside only knows that they could not. Thread-safe."""
+    """Remembers why disks could not be read: the kernel inside only knows that they could not."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

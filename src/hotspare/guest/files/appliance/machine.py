@@ -1,16 +1,16 @@
 """The micro-VM as a process of QEMU: started, watched, and never left behind.
 
 It has no network, and of the host it sees its disks, read-only over NBD below a throw-away overlay, a serial
-port, and the window. QEMU itself runs as ``nobody`` where we are root, and may not use system calls that it never
+port, and the window. QEMU itself runs as ``nobody`` where we are root, and without system calls that it never
 needs.
 """
 
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -22,13 +22,15 @@ from typing import Literal
 
 from hotspare.errors import PlatformUnavailable
 from hotspare.guest.files.appliance.inside.wire import PORT, WINDOW, WINDOW_SIZE
+from hotspare.units import GIB
 
 Accelerator = Literal["kvm", "tcg"]
 
+# QEMU must not outlive us, however we end: the keeper ends it once the pipe from us is closed, and tidies up.
 _KEEPER = (
-    # QEMU must not outlive us, however we end: the keeper ends it once the pipe from us is closed.
-    f"ulimit -f {4 * 1024 * 1024 * 2}; exec 3<&0; "
-    '"$@" 3<&- </dev/null & child=$!; exec >/dev/null 2>&1; read -r _ <&3; kill -KILL $child; wait $child'
+    f"ulimit -f {4 * GIB // 512}; exec 3<&0; "
+    '"$@" 3<&- </dev/null & child=$!; exec >/dev/null 2>&1; '
+    'read -r _ <&3; kill -KILL $child; wait $child; rm -rf "$FOLDER"'
 )
 """Files of QEMU are limited to 4 GiB, so that a guest that writes to its overlay cannot fill our disk."""
 _SANDBOX = "on,obsolete=deny,spawn=deny,resourcecontrol=deny"
@@ -73,8 +75,12 @@ class Machine:
         self.window = folder / "window"
 
     @classmethod
-    def start(cls, spec: MachineSpec) -> "tuple[Machine, socket.socket]":
+    def start(cls, spec: MachineSpec, folder: Path) -> "tuple[Machine, socket.socket]":
         """Start QEMU; gives its serial port, on which the agent will answer once it is up.
+
+        Args:
+            spec: what it is made of.
+            folder: an empty one for sockets and the like, with a short path. It is gone when QEMU is.
 
         Raises:
             PlatformUnavailable: QEMU is missing, or ended at once.
@@ -86,31 +92,29 @@ class Machine:
                 meaning="The micro-VM that reads this file system cannot be started",
                 hint="apt-get install qemu-system-x86",
             )
-        folder = Path(tempfile.mkdtemp(prefix="hotspare-appliance-"))
-        try:
-            with (folder / "window").open("wb") as window:
-                window.truncate(WINDOW_SIZE)
-            with socket.socket(socket.AF_UNIX) as listening:
-                listening.bind(str(folder / "port"))
-                listening.listen(1)
-                command = [program, *_options(spec, folder)]
-                process = subprocess.Popen(
-                    ["sh", "-c", _KEEPER, "hotspare-appliance", *command],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "TMPDIR": str(folder)},
-                )
-                machine = cls(process, folder)
-                try:
-                    return machine, machine._accept(listening)
-                except BaseException:
-                    machine.close()
-                    raise
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with (folder / "window").open("wb") as window:
+            window.truncate(WINDOW_SIZE)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(folder / "port"))
+            listening.listen(1)
+            process = subprocess.Popen(
+                ["sh", "-c", _KEEPER, "hotspare-appliance", program, *_options(spec, folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "TMPDIR": str(folder),
+                    "FOLDER": str(folder),
+                },
+            )
+            machine = cls(process, folder)
+            try:
+                return machine, machine._accept(listening)
+            except BaseException:
+                machine.close()
+                raise
 
     @property
     def console(self) -> str:
@@ -130,8 +134,12 @@ class Machine:
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, 9)
+            self._process.kill()
             self._process.wait()
+        if self._process.returncode < 0:
+            # The keeper itself was killed, and QEMU is all that is left of its group.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join(_END_SECONDS)
         if self._process.stdout is not None:
             self._process.stdout.close()

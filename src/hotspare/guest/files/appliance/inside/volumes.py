@@ -204,7 +204,7 @@ class Volume:
             os.close(fd)
 
     def holes(self, path: bytes, start: int) -> list[object]:
-        """Give (start, end, …) of runs that are not stored from an offset on; last, where to go on or None."""
+        """Give (start, end, …) of runs that are not stored, from an offset on; last, where to go on."""
         fd = self.file(path)
         size = os.fstat(fd).st_size
         found: list[object] = []

@@ -1,10 +1,10 @@
 """What both sides of the port agree on.
 
 Both directions carry frames. A request is a length (4 bytes, big-endian) and so many bytes: fields, each with
-its own length before it; the first names the question. An answer is a head (``ANSWER``): an error number or 0, a
-length, and where the so many bytes are: right behind, or at the start of the *window*, a disk that both sides
-share, because a serial port is slow. The answer to a question that failed is a text, to ``read`` the bytes, to
-``entry`` and ``list`` records (``RECORD``), to all others MessagePack.
+its own length before it; the first names the question. An answer is a head (``ANSWER``): an error number or
+0, a length, and where the so many bytes are: right behind, or at the start of the *window*, a disk that both
+sides share, because a serial port is slow. The answer to a question that failed is a text, to ``read`` the
+bytes, to ``entry`` and ``list`` records (``RECORD``), to all others MessagePack.
 """
 
 import errno
@@ -26,9 +26,9 @@ LENGTH = struct.Struct(">I")
 
 
 RECORD = struct.Struct(">IIIIQQqQII")
-"""Mode, uid, gid, links, inode, size, nanoseconds since 1970, device number, lengths of the path and of the target,
-which follow. Where the mode is 0, something could not be read: the uid is the number of the error, the target its
-text."""
+"""Mode, uid, gid, links, inode, size, nanoseconds since 1970, device number, lengths of the path and of the
+target, which follow. Where the mode is 0, something could not be read: the uid is the number of the error,
+the target its text."""
 MORE = struct.Struct(">Q")
 """Before the records of a listing: by what the rest is to be asked for, or 0."""
 _TIME_MAX = (1 << 63) - 1
