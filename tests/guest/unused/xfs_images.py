@@ -1,0 +1,141 @@
+"""Real XFS images for tests: made with mkfs.xfs, filled through the kernel, told about by xfs_db."""
+
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import google_crc32c
+
+from hotspare.block.file import RawFile
+from hotspare.block.ranges import Ranges
+from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
+from hotspare.guest.unused.xfs import xfs_unused
+from hotspare.units import KIB, MIB
+from tests.guest.unused.ext_images import populate
+from tests.guest.unused.garbage import mounted, run
+
+SIZE = 304 * MIB + 5 * KIB
+"""Newer versions of mkfs.xfs make nothing under 300 MiB; and no round number."""
+
+VARIANTS: Mapping[str, str] = {
+    "default": "",
+    "1k": "-b size=1024",
+    "2k": "-b size=2048 -d agcount=9 --unsupported",
+    "4k-sectors": "-s size=4096",
+    "4k-sectors-2-groups": "-s size=4096 -b size=4096 -d agcount=2",
+    "no-reflink": "-m reflink=0",
+    "rmapbt": "-m rmapbt=1",
+    "rmapbt-1k": "-m rmapbt=1 -b size=1024",
+    "no-bigtime": "-m bigtime=0,inobtcount=0",
+    "no-finobt": "-m finobt=0,inobtcount=0",
+    "nrext64": "-i nrext64=1",
+    "no-sparse": "-i sparse=0",
+    "inodes-2k": "-i size=2048",
+    "log-stripe": "-l su=262144",
+    "large-log": "-d agcount=2 -l size=128m",
+    "log-in-group-2": "-l agnum=2",
+    "one-group": "-d agcount=1 --unsupported",
+    "many-groups": "-d agcount=18 --unsupported",
+}
+"""Options of mkfs.xfs."""
+
+
+def make(image: Path, options: str = "", *, size: int = SIZE) -> Path:
+    """Make an empty file system."""
+    with image.open("xb") as file:
+        file.truncate(size)
+    run(["mkfs.xfs", "-q", *options.split(), str(image)])
+    return image
+
+
+def make_filled(image: Path, options: str = "") -> Path:
+    """Make a file system with all sorts of files, much that was deleted, and free space in many pieces."""
+    make(image, options)
+    with mounted(image, "xfs") as root:
+        populate(root)
+        in_pieces(root)
+    return image
+
+
+def in_pieces(root: Path, count: int = 700) -> None:
+    """Make free space that is in so many pieces that its btrees have more than one level."""
+    folder = Path(root, "small")
+    folder.mkdir(exist_ok=True)
+    dice = random.Random(2)
+    for number in range(count):
+        Path(folder, f"{number}").write_bytes(dice.randbytes(4 * KIB))
+    run(["sync", "--file-system", str(root)])
+    for number in range(0, count, 2):
+        Path(folder, f"{number}").unlink()
+
+
+def find(image: Path, quiet: Quiet = Quiet.OFFLINE) -> UnusedBlocks:
+    """Read the map of an image."""
+    with RawFile.open(image) as volume:
+        return xfs_unused(volume, quiet)
+
+
+def reason(image: Path, quiet: Quiet = Quiet.OFFLINE) -> str:
+    """Give why all of an image is kept; empty when it is not."""
+    try:
+        find(image, quiet)
+    except KeepAll as kept:
+        return kept.reason
+    return ""
+
+
+def free_by_xfs_db(image: Path) -> tuple[Ranges, Ranges]:
+    """Give the free bytes as ``freesp`` counts them, and those of them that are in free lists."""
+    size, group_blocks, groups = asked(image, "sb 0", "print blocksize agblocks agcount")
+    freesp = run(["xfs_db", "-r", "-c", "freesp -d", str(image)])
+    rows = re.findall(r"^ +(\d+) +(\d+) +(\d+)$", freesp, re.MULTILINE)
+    free = [
+        ((int(group) * group_blocks + int(block)) * size, int(count) * size) for group, block, count in rows
+    ]
+    headers = [f"{word} {group}" for group in range(groups) for word in ("agf", "agfl")]
+    commands = ["print flfirst fllast flcount", "print bno"] * groups
+    told = run(
+        [
+            "xfs_db",
+            "-r",
+            *(f"-c{word}" for pair in zip(headers, commands, strict=True) for word in pair),
+            str(image),
+        ]
+    )
+    listed = []
+    for group, part in enumerate(re.split(r"^flfirst", told, flags=re.MULTILINE)[1:]):
+        ring, _, slots = part.partition("bno")
+        first, last, count = (int(value) for value in re.findall(r"= (\d+)", ring))
+        blocks = slots_of(slots)
+        used = [blocks[(first + at) % len(blocks)] for at in range(count)]
+        assert not count or used[-1] == blocks[last]
+        listed += [((group * group_blocks + block) * size, size) for block in used]
+    counted, kept = (Ranges.of((at, at + length) for at, length in part) for part in (free, listed))
+    return counted, kept
+
+
+def asked(image: Path, *commands: str) -> list[int]:
+    """Give the numbers that ``xfs_db`` prints."""
+    told = run(["xfs_db", "-r", *(f"-c{command}" for command in commands), str(image)])
+    return [int(value) for value in re.findall(r"= (\d+)", told)]
+
+
+def slots_of(printed: str) -> list[int]:
+    """Read an array as ``xfs_db`` prints it: ``0:null 1:5 [2-4]:null``."""
+    slots: list[int] = []
+    for first, last, value in re.findall(r"\[?(\d+)(?:-(\d+))?\]?:(null|\d+)", printed):
+        slots += [0 if value == "null" else int(value)] * (int(last or first) - int(first) + 1)
+    return slots
+
+
+def free_by_superblock(image: Path) -> int:
+    """Give what the superblock counts as free, in bytes."""
+    blocks, size = asked(image, "sb 0", "print fdblocks blocksize")
+    return blocks * size
+
+
+def with_checksum(block: bytes, at: int) -> bytes:
+    """Put the right CRC-32C of a block into it."""
+    found = int(google_crc32c.value(block[:at] + bytes(4) + block[at + 4 :]))
+    return block[:at] + found.to_bytes(4, "little") + block[at + 4 :]
