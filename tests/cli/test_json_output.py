@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hotspare.cli import progress
+from tests.cli.guest_image import make_guest_image, mounted
 from tests.cli.images import change_image, make_image
 from tests.cli.program import Program, interrupt
 
@@ -74,7 +75,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("machine", "list")
     use("machine", "show", name)
     use("point", "show", name)
-    printed.append(served_document(program, name))
+    printed.append(first_document(program, "point", "serve", name))
     use("point", "definition", name)
     use("restore", name, "--to", "again", "--dry-run")
     use("restore", name, "--to", "again")
@@ -83,6 +84,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("doctor")
     use("sweep")
     use("run", "list")
+    printed.extend(documents_of_files(program))
     use("point", "keep", name)
     use("point", "release", name)
     use("point", "forget", name, "--yes")
@@ -109,9 +111,34 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     return printed
 
 
-def served_document(program: Program, name: str) -> dict[str, Any]:
-    """Serve a restore point until it has said where."""
-    process = program.start("point", "serve", name, "-o", "json")
+def documents_of_files(program: Program) -> list[dict[str, Any]]:
+    """Use every command that looks into restore points, and give what each printed."""
+    image, folder = program.folder / "guest.raw", program.folder / "mounted"
+    make_guest_image(image)
+    folder.mkdir()
+    points = []
+    for content in ("one", "three"):
+        with mounted(image) as root:
+            (root / "etc/changed").write_text(content)
+        program.expect("backup", "--image", image, "--name", "guest", "--index-files")
+        points.append(program.expect("point", "list", "-o", "json").document()["points"][-1]["id"])
+    commands: list[list[str | Path]] = [
+        ["files", "ls", "guest"],
+        ["files", "ls", "guest", "/etc"],
+        ["files", "cat", "guest", "/etc/hosts"],
+        ["files", "find", "*.conf", "--machine", "guest"],
+        ["files", "versions", "/etc/hosts", "--machine", "guest"],
+        ["files", "restore", "guest", "/etc", "--to", program.folder / "files", "--dry-run"],
+        ["files", "restore", "guest", "/etc", "--to", program.folder / "files"],
+        ["point", "diff", *points, "/etc/changed"],
+    ]
+    printed = [program.expect(*words, "-o", "json").document() for words in commands]
+    return [*printed, first_document(program, "mount", "guest", str(folder))]
+
+
+def first_document(program: Program, *words: str) -> dict[str, Any]:
+    """Run a command until it has said what it has to say, and interrupt it."""
+    process = program.start(*words, "-o", "json")
     assert process.stdout is not None
     said = "".join(iter(process.stdout.readline, "}\n")) + "}"
     done = interrupt(process)

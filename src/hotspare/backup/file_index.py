@@ -1,4 +1,4 @@
-"""Making the index of file names of a machine while it is backed up: docs/repository-format.md, "Restore points".
+"""Making a machine's index of file names during a backup: docs/repository-format.md, "Restore points".
 
 It is good to have and nothing more: whatever goes wrong becomes a remark, and the backup goes on.
 """

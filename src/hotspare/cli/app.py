@@ -29,6 +29,7 @@ NOUNS = {
     "backup": "Back up machines, or a disk image.",
     "point": "See restore points, serve their disks, forget them.",
     "files": "Look for files inside restore points, and get them back.",
+    "mount": "Show the files of restore points as a folder, until Ctrl-C.",
     "restore": "Restore a machine as a new one or over itself, or single disks to files.",
     "verify": "Read restore points back and prove that every byte is as it was.",
     "run": "See what was done on this host, and how it ended.",

@@ -194,7 +194,7 @@ def _print_volumes(session: Session, point: str, files: FilesByPath) -> None:
             }
             for one in files.unreadable
         ]
-        document = output.document("volumes", point=point, volumes=volumes, remarks=list(files.remarks))
+        document = output.document("volumes", point=point, volumes=volumes, remarks=list(files.all_remarks))
         output.print_document(document)
         return
     rows = [
@@ -211,7 +211,7 @@ def _print_volumes(session: Session, point: str, files: FilesByPath) -> None:
         (one.name, format_bytes(one.size), f"unreadable: {one.reason}", "", "") for one in files.unreadable
     ]
     output.print_table(("VOLUME", "SIZE", "CONTENT", "LABEL", "MOUNTED AT"), rows, right=("SIZE",))
-    for remark in files.remarks:
+    for remark in files.all_remarks:
         output.note(f"Note: {remark}")
 
 

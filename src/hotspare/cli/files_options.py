@@ -35,8 +35,12 @@ class Reading:
         self, session: Session, repository: Repository
     ) -> Callable[[RestorePoint], AbstractContextManager[FilesByPath]]:
         """Give what opens the files of a restore point."""
-        opening = Opening(session.settings.state_folder / "appliance", self.appliance)
+        opening = self.opening(session)
         return lambda point: opened_files(repository, point, opening)
+
+    def opening(self, session: Session) -> Opening:
+        """Give the same for engines."""
+        return Opening(session.settings.state_folder / "appliance", self.appliance)
 
 
 AS_KNOWN = Reading()

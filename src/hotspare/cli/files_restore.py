@@ -1,4 +1,4 @@
-"""``hotspare files restore``: files out of a restore point to a folder, a tar archive, or a running machine."""
+"""``hotspare files restore``: files to a folder, into a tar archive, or into a running machine."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def restore(
     /,
     *paths: str,
     to: str | None = None,
-    tar: str | None = None,
+    tar: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     into_guest: Annotated[bool, _FLAG] = False,
     machine: str | None = None,
     platform: Annotated[str | None, Parameter(name="--platform")] = None,
@@ -56,16 +56,19 @@ def restore(
 
     Args:
         point: Id of a restore point or the beginning of one; or a machine's name, for its newest.
-        paths: As the machine knows them (/etc/hosts), or in a volume (vda1:/etc). With a slash at its end, what
+        paths: As the machine knows them (/etc/hosts), or in a volume (vda1:/etc). With a slash at its end,
+        what
             is in a folder, without the folder.
         to: The folder they go to; with --into-guest, a folder of the guest.
         tar: The archive to write; - for standard output.
-        into_guest: Write them into the running machine, through its guest agent; without --to, to where they were.
+        into_guest: Write them into the running machine, through its guest agent; without --to, to where
+        they were.
         machine: With --into-guest: another machine than that of the restore point.
         platform: With --into-guest: URI of its platform; else HOTSPARE_PLATFORM, else qemu:///system.
         full_paths: Keep whole paths below the target, rather than last names.
         no_streams: Leave out alternate data streams (NTFS), which become files NAME:STREAM otherwise.
-        overwrite: Replace what is there; files of the same size and time are taken for the same, as rsync does.
+        overwrite: Replace what is there; files of the same size and time are taken for the same, as rsync
+        does.
         dry_run: Only say how much it would be.
         reading: See below.
         options: See below.
@@ -209,7 +212,7 @@ def _print_plan(session: Session, point: RestorePoint, amount: Amount, target: _
 def _print_result(
     session: Session, point: RestorePoint, files: FilesByPath, target: _Target, done: Restored
 ) -> None:
-    for sentence in (*files.remarks, *done.warnings, *done.problems[:_WARNINGS_MAX]):
+    for sentence in (*files.all_remarks, *done.warnings, *done.problems[:_WARNINGS_MAX]):
         output.warn(sentence)
     if target.tar == "-":
         return  # standard output is the archive

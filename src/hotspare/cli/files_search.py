@@ -42,7 +42,8 @@ def find(
     Points that were made with --index-files are answered from their index, at once; others are walked.
 
     Args:
-        pattern: As '*.conf'; with a slash the end of a path ('nginx/*.conf'), with one at its begin a whole path
+        pattern: As '*.conf'; with a slash the end of a path ('nginx/*.conf'), with one at its begin a
+        whole path
             ('/etc/**/*.conf'). ** stands for any folders.
         points: Restore points to look in: ids, beginnings of ids, machines' names for their newest.
         machine: Look in all restore points of the machine with this name or id.

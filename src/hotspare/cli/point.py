@@ -44,6 +44,7 @@ app.command(
     # What reads file systems is imported when it is used.
     "hotspare.cli.point_diff:diff",
     name="diff",
+    help="Show which files, and how many bytes of disks, changed between two restore points.",
     help_epilogue=closing(
         [
             "hotspare point diff 20261123-0215 web",

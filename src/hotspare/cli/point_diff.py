@@ -55,7 +55,7 @@ def diff(
                 for root in [path] if path is not None else _roots(files_before, files_after):
                     for change in comparison.changes(root):
                         told.change(change)
-                told.problems = [*comparison.damage, *files_before.remarks, *files_after.remarks]
+                told.problems = [*comparison.damage, *files_before.all_remarks, *files_after.all_remarks]
         told.end(old.id, new.id)
 
 

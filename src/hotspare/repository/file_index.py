@@ -1,8 +1,8 @@
 """The names of a machine's files as the content of an extra: docs/repository-format.md, "Restore points".
 
-Names lie in segments of some thousands, column by column, each segment at the start of a chunk. Where one ends is decided
-by the names in it, so that a segment in which nothing changed has the same chunks in the next restore point, and
-costs nothing there.
+Names lie in segments of some thousands, column by column, each segment at the start of a chunk. Where one
+ends is decided by the names in it, so that a segment in which nothing changed has the same chunks in the
+next restore point, and costs nothing there.
 """
 
 import struct

@@ -1,7 +1,7 @@
 """What changed between two restore points: files, and the bytes of disks.
 
-Both trees are walked in step, in the order of names, so that memory is that of the largest folder. Disks are compared by
-their maps alone, without reading what they hold.
+Both trees are walked in step, in the order of names, so that memory is that of the largest folder. Disks
+are compared by their maps alone, without reading what they hold.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,8 @@ class Change(NamedTuple):
     before: FileEntry | None
     after: FileEntry | None
     what: tuple[str, ...] = ()
-    """Of what changed: ``content``, ``size``, ``modified``, ``mode``, ``owner``, ``target``, ``device``, ``kind``."""
+    """Of what changed: ``content``, ``size``, ``modified``, ``mode``, ``owner``, ``target``, ``device``,
+    ``kind``."""
 
     @property
     def bytes(self) -> int:
@@ -47,8 +48,8 @@ class Change(NamedTuple):
 class TreeDiff:
     """Compares a folder in two trees.
 
-    A file of the same size and time counts as the same, unless its inode is another: then, as with ``content``, the
-    bytes decide.
+    A file of the same size and time counts as the same, unless its inode is another: then, as with
+    ``content``, the bytes decide.
     """
 
     before: FileSystem

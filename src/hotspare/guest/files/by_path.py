@@ -30,8 +30,8 @@ class FilesByPath:
         remarks: tuple[str, ...] = (),
     ) -> None:
         self.unreadable = unreadable
+        self.remarks = remarks
         self._machine = machine
-        self._remarks = remarks
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
@@ -39,9 +39,9 @@ class FilesByPath:
         return self._machine.volumes
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """What people should know; grows as volumes are opened."""
-        return (*self._remarks, *self._machine.remarks)
+    def all_remarks(self) -> tuple[str, ...]:
+        """What people should know, also of how the tree was put together; grows as volumes are opened."""
+        return (*self.remarks, *self._machine.remarks)
 
     def places(self) -> dict[str, tuple[str, ...]]:
         """Tell by volume where the machine mounts it; empty when that cannot be told."""
@@ -58,7 +58,7 @@ class FilesByPath:
         return [*(["/"] if places else []), *others]
 
     def locate(self, path: str) -> tuple[Tree, str, str]:
-        """Give the tree that a path means, the path in it, and what stands before that. Raises as the contract."""
+        """Give the tree that a path means, the path in it, and what stands before that."""
         tree, inner = self._machine.locate(path)
         if path.startswith("/"):
             return tree, inner, ""

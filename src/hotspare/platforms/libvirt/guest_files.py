@@ -1,4 +1,4 @@
-"""Writing files into a guest through its agent; see QEMU's "guest agent protocol reference", guest-file-open and others."""
+"""Writing files into a guest through its agent; see QEMU's "guest agent protocol reference"."""
 
 import base64
 import errno
@@ -17,7 +17,7 @@ from hotspare.platforms.libvirt.guest_agent import agent_is_connected, run_shell
 from hotspare.units import KIB
 
 _PIECE = 40 * KIB
-"""What is written at once: the agent hangs at requests of more than about 64 KiB, a third of which is the encoding."""
+"""What is written at once: the agent hangs at requests of more than about 64 KiB, and base64 adds a third."""
 _ANSWER_SECONDS = 60
 _SHELL_SECONDS = 300
 _NEEDED = ("guest-file-open", "guest-file-write", "guest-file-seek", "guest-file-close")
@@ -38,16 +38,16 @@ class AgentFiles:
             raise PlatformUnavailable(
                 f"No guest agent answers in {self._name}",
                 meaning="Nothing was restored",
-                hint="Start the machine and install qemu-guest-agent in it, or restore with --to FOLDER or --tar",
+                hint="Start the machine, install qemu-guest-agent in it, or restore with --to or --tar",
             )
         allowed = self._allowed()
         missing = [command for command in _NEEDED if command not in allowed]
         if missing:
             raise PermissionRefused(
-                f"The guest agent in {self._name} does not allow files to be written ({', '.join(missing)})",
+                f"The guest agent in {self._name} does not allow {', '.join(missing)}",
                 meaning="Nothing was restored",
-                hint="Allow it where the agent is configured in the guest (RHEL: /etc/sysconfig/qemu-ga), or restore"
-                " with --tar and unpack it there",
+                hint="Allow it in the configuration of the guest's agent (RHEL: /etc/sysconfig/qemu-ga), or"
+                " restore with --tar and unpack it there",
             )
         self.has_shell = all(command in allowed for command in _FOR_SHELL) and self._is_unix()
 
@@ -127,8 +127,7 @@ class AgentFiles:
             if error.get_error_code() in _GONE:
                 raise PlatformUnavailable(
                     f"The guest agent in {self._name} does not answer any more: {message_of(error)}",
-                    meaning="What was restored before is there; the file in hand may be there under a hidden name,"
-                    " .hotspare-…",
+                    meaning="What was restored before is there, and perhaps a hidden part of the next file",
                     hint="Run it again with --overwrite once the guest answers",
                 ) from error
             raise OSError(errno.EIO, message_of(error)) from error

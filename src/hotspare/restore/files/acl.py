@@ -1,7 +1,7 @@
 """POSIX access control lists, from the kernel's form to the text that tar keeps.
 
-The kernel's form (linux/posix_acl_xattr.h): version 2 as 32 bits, then for each entry tag, permissions and id, little-endian.
-The text is that of POSIX.1e draft 17, section 23.3, with numbers for users and groups.
+The kernel's form (linux/posix_acl_xattr.h): version 2 as 32 bits, then for each entry tag, permissions and
+id, little-endian. The text is that of POSIX.1e draft 17, section 23.3, with numbers for users and groups.
 """
 
 import struct
@@ -13,7 +13,7 @@ _NAMES = {"system.posix_acl_access": "access", "system.posix_acl_default": "defa
 
 
 def acl_text(name: str, value: bytes) -> tuple[str, str] | None:
-    """Give which list an extended attribute is, ``access`` or ``default``, and its text; None when it is none."""
+    """Give which list an attribute is, ``access`` or ``default``, and its text; None for another."""
     if name not in _NAMES or len(value) % _ENTRY.size != 4 or int.from_bytes(value[:4], "little") != _VERSION:
         return None
     entries = []

@@ -1,4 +1,4 @@
-"""Giving restored files what is noted of them beside their content: owner, mode, times, extended attributes."""
+"""Giving restored files what is noted of them: owner, mode, times, extended attributes."""
 
 import os
 import stat
@@ -10,13 +10,19 @@ from hotspare.guest.files.file_system import FileEntry
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
+def _current_umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 @dataclass(slots=True)
 class Attributes:
     """Sets what this user may set, and remembers in one sentence each what could not be kept."""
 
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     warnings: dict[str, None] = field(default_factory=dict)
-    _umask: int = field(default_factory=lambda: _umask())
+    umask: int = field(default_factory=_current_umask)
 
     def set_open(self, descriptor: int, entry: FileEntry, extended: Mapping[str, bytes]) -> None:
         """Set everything on an open file or folder. Raises ``OSError`` for mode and times only."""
@@ -27,7 +33,7 @@ class Attributes:
         os.utime(descriptor, ns=(entry.modified, entry.modified))
 
     def set_named(self, folder: int, name: str, entry: FileEntry, extended: Mapping[str, bytes]) -> None:
-        """Set everything on what cannot be opened: links, devices. Raises ``OSError`` for mode and times only."""
+        """Set everything on a link or device. Raises ``OSError`` for mode and times only."""
         kept = self._own(
             entry, lambda uid, gid: os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
         )
@@ -64,13 +70,7 @@ class Attributes:
 
     def _mode(self, entry: FileEntry, *, kept: bool) -> int:
         if entry.mode is None:
-            return (0o777 if entry.kind == "folder" else 0o666) & ~self._umask
+            return (0o777 if entry.kind == "folder" else 0o666) & ~self.umask
         mode = entry.mode & 0o7777
         # A program that was to run as somebody must not run as somebody else.
         return mode if kept else mode & ~_SET_ID
-
-
-def _umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask

@@ -1,7 +1,7 @@
 """Finding files by name, size and time in many restore points at once.
 
-Points with a file index are answered from it, and a part of the index that several points share is searched once. Points
-without one are walked.
+Points with a file index are answered from it, and a part of the index that several points share is
+searched once. Points without one are walked.
 """
 
 from collections.abc import Callable, Iterator, Sequence

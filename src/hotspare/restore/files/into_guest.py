@@ -1,7 +1,7 @@
 """Restoring files into a machine that runs.
 
-Contents are written under hidden names beside their places; scripts in the guest then give them owner, mode, time and
-their names, many of them at once.
+Contents are written under hidden names beside their places; scripts in the guest then give them owner,
+mode, time and their names, many of them at once.
 """
 
 import os
@@ -46,7 +46,8 @@ while [ $# -ge 8 ]; do
   n=$((n + 1)); shift 8
 done
 """
-"""Steps of eight arguments each: what, place, its source, mode, uid, gid, seconds, nanoseconds. Tells those that failed."""
+"""Steps of eight arguments each: what, place, its source, mode, uid, gid, seconds, nanoseconds. Tells
+those that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class _Writing:
             self.restored.fail(entry.path, error.strerror or str(error))
 
     def finish(self) -> None:
-        """Do what is left: folders get their times when nothing comes into them any more, the innermost first."""
+        """Do what is left: folders get their times when nothing comes into them any more."""
         self._flush()
         for entry, step in reversed(self._last):
             self._put(entry, step)
@@ -259,9 +260,7 @@ class _Writing:
 
     def _warn_of_attributes(self, entry: FileEntry) -> None:
         if self.files.attributes(entry.path):
-            self._warn(
-                "Extended attributes and access control lists are not restored into a guest; use --tar for them"
-            )
+            self._warn("Extended attributes and ACLs are not restored into a guest; --tar has them")
         if entry.streams:
             self._warn("Alternate data streams are not restored into a guest")
 

@@ -13,8 +13,9 @@ _ONE = "[^/\0]"
 class PathPattern:
     """A pattern such as ``*.conf``, ``nginx/*.conf`` or ``/etc/**/passwd``.
 
-    ``*`` and ``?`` stand for letters of one name, ``[…]`` for one of those letters, ``**`` for any number of folders. A
-    pattern without ``/`` fits names in every folder, one with it the end of a path, one that begins with it whole paths.
+    ``*`` and ``?`` stand for letters of one name, ``[…]`` for one of those letters, ``**`` for any number
+    of folders. A pattern without ``/`` fits names in every folder, one with it the end of a path, one that
+    begins with it whole paths.
     """
 
     text: str
@@ -30,7 +31,7 @@ class PathPattern:
 
     @cached_property
     def name_expression(self) -> re.Pattern[str]:
-        """Finds names in a text that has a zero character before and after each of them, which it takes in."""
+        """Finds names in a text with a zero character before and after each, both of which it takes in."""
         return self._compile("\0" + _translate(self.text.rpartition("/")[2]) + "\0")
 
     @cached_property

@@ -1,4 +1,7 @@
-"""Fetching what will be read next, while what was fetched is used: a store answers late, but many questions at once."""
+"""Fetching what will be read next, while what was fetched is used.
+
+A store answers late, but many questions at once.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator

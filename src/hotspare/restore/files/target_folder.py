@@ -1,8 +1,8 @@
 """The folder that files are restored to, and that nothing of a guest can leave.
 
-Every name is resolved one component at a time from the open folder, and none of them may be a symbolic link (openat(2)
-with O_NOFOLLOW): whatever a guest has on its disk, or somebody puts into the folder meanwhile, nothing outside is
-touched. A file has no name before it is complete.
+Every name is resolved one component at a time from the open folder, and none of them may be a symbolic
+link (openat(2) with O_NOFOLLOW): whatever a guest has on its disk, or somebody puts there meanwhile,
+nothing outside is touched. A file has no name before it is complete.
 """
 
 import errno
@@ -34,7 +34,7 @@ class TargetFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a folder; one that is not there is made, for its owner only, as a guest's files may be anything.
+        """Open a folder, or make one for its owner only, as a guest's files may be anything.
 
         Raises:
             TargetExists: something else is there.
@@ -102,7 +102,7 @@ class TargetFolder:
             return None
 
     def open_existing(self, parts: Parts) -> int:
-        """Open a file that is there, to change what is noted of it; closed by the caller. Raises ``OSError``."""
+        """Open a file that is there, to change what is noted of it; closed by the caller."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(parts[-1], flags, dir_fd=self.folder(parts[:-1]))
 
@@ -126,7 +126,7 @@ class TargetFolder:
         """Make all folders above a place that are not there. Raises ``OSError``."""
         for count in range(1, len(parts)):
             if self.make_folder(parts[:count]):
-                os.chmod(self.folder(parts[:count]), 0o755)  # noqa: S103 - as mkdir -p would
+                os.fchmod(self.folder(parts[:count]), 0o755)
 
     @contextmanager
     def new_file(self, parts: Parts, *, replace: bool) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """Restoring files to a folder of this host, straight from the repository.
 
-Folders first, then files, then symbolic links, and last of all what is noted of folders: so nothing is written through
-a link, and the times of folders are those of the guest.
+Folders first, then files, then symbolic links, and last of all what is noted of folders: so nothing is
+written through a link, and the times of folders are those of the guest.
 """
 
 import errno
@@ -167,7 +167,7 @@ class _Writing:
                 raise NoSpace(
                     f"The file system of {self.target.path} is full",
                     meaning=f"{self.restored.entries} files and folders are restored, {entry.path} is not",
-                    hint="Free space, and run it again with --overwrite: what is there already is not read again",
+                    hint="Free space, and run it again with --overwrite: what is there is not read again",
                 ) from error
             self.restored.fail(entry.path, error.strerror or str(error))
 

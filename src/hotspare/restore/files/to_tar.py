@@ -1,7 +1,8 @@
 """Restoring files as a tar stream, in the pax format, with all that tar can keep.
 
-Extended attributes are ``SCHILY.xattr.NAME`` and access control lists ``SCHILY.acl.access`` and ``.default``, as GNU tar,
-bsdtar and star write and read them. Times have nanoseconds. Sparse files are whole: a stream cannot know its end.
+Extended attributes are ``SCHILY.xattr.NAME`` and access control lists ``SCHILY.acl.access`` and
+``.default``, as GNU tar, bsdtar and star write and read them. Times have nanoseconds. Sparse files are
+whole: a stream cannot know its end.
 """
 
 import tarfile
@@ -131,7 +132,7 @@ class _Writing:
         reading = _Reading(content, self._advance)
         try:
             member.size = content.size
-            self.archive.addfile(member, reading)  # type: ignore[arg-type] - it only reads
+            self.archive.addfile(member, reading)
         finally:
             content.close()
         if reading.failure is not None:
@@ -175,7 +176,7 @@ def _decimal(seconds: int, nanoseconds: int) -> str:
 
 
 class _Reading:
-    """A file's content as tarfile reads it: always as long as was promised, as the archive is lost otherwise."""
+    """A file's content as tarfile reads it: as long as was promised, or the archive would be lost."""
 
     def __init__(self, content: FileContent, advance: Callable[[int], None]) -> None:
         self.failure: FileSystemUnreadable | None = None
@@ -183,7 +184,7 @@ class _Reading:
         self._advance = advance
         self._at = 0
 
-    def read(self, length: int) -> bytes:
+    def read(self, length: int = PIECE, /) -> bytes:
         wanted = min(length, self._content.size - self._at)
         piece = b""
         if self.failure is None:
