@@ -47,6 +47,7 @@ VARIANTS = {
     "bigalloc-64k": Variant("-O bigalloc -C 65536", size=72 * MIB),
     "bigalloc-1k": Variant("-b 1024 -O bigalloc -C 16384"),
     "bigalloc-1k-uninit": Variant("-b 1024 -O bigalloc,^metadata_csum,uninit_bg -C 8192 -g 8192"),
+    "bigalloc-1k-meta_bg": Variant("-b 1024 -O bigalloc,meta_bg,^resize_inode -C 4096"),
     "meta_bg": Variant("-b 2048 -g 512 -O meta_bg,^resize_inode"),
     "meta_bg-1k-plain": Variant("-b 1024 -g 512 -O meta_bg,^resize_inode,^metadata_csum,uninit_bg,^flex_bg"),
     "no-flex_bg": Variant("-g 4096 -O ^flex_bg"),

@@ -3,6 +3,7 @@
 import random
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hotspare.guest.unused import ext_groups
 from hotspare.guest.unused.ext import ext_unused
 from hotspare.guest.unused.ext_checksum import crc32c_of
-from hotspare.guest.unused.ext_superblock import Compat, Incompat, RoCompat
+from hotspare.guest.unused.ext_superblock import Compat, Incompat, RoCompat, Superblock
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import find, make, peek, poke, reason, set_field
@@ -183,7 +184,7 @@ def test_random_damage_ends_in_a_result_or_in_keep_all(tmp_path: Path, name: str
             assert result.size <= disk.size
         disk.write(0, before)
     assert outcome(disk) == whole
-    assert 10 < sum(isinstance(one, UnusedBlocks) for one in found) < 110
+    assert 1 < sum(isinstance(one, UnusedBlocks) for one in found) < 119
 
 
 @pytest.mark.parametrize("options", [SUMMED, "-b 1024 -g 256 -O bigalloc -C 2048 -g 8192"])
@@ -232,3 +233,28 @@ def test_blocks_are_read_in_the_order_that_was_asked_for() -> None:
         found = ext_groups.read_blocks(disk, np.array(numbers, dtype=np.int64), KIB)
         assert found.shape == (len(numbers), KIB)
         assert found[:, KIB - 1].tolist() == numbers
+
+
+def test_bits_beyond_the_last_group_say_nothing(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path, PLAIN, 4 * MIB + 512 * KIB)
+    whole = outcome(disk)
+    assert isinstance(whole, UnusedBlocks)
+    last = struct.unpack_from("<I", disk.data, DESCRIPTORS + 4 * 32)[0] * KIB  # a group of 516 blocks
+    assert bytes(disk.data[last + 65 : last + 128]) == b"\xff" * 63
+    disk.write(last + 65, bytes(63))
+    assert outcome(disk) == whole
+
+
+def test_which_groups_have_a_superblock(tmp_path: Path) -> None:
+    image = make(tmp_path / "image", PLAIN)
+    groups = np.arange(1000)
+    found = Superblock.parse(peek(image, 1024, 1024), image.stat().st_size)
+
+    def with_copies(**changed: object) -> list[int]:
+        changed_one = replace(found, **{"blocks": 1 << 21, **changed})  # type: ignore[arg-type]
+        return np.flatnonzero(ext_groups.has_superblock(changed_one, groups)).tolist()
+
+    assert with_copies() == [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343, 625, 729]
+    assert with_copies(ro_compat=RoCompat(0)) == groups.tolist()
+    assert with_copies(compat=Compat.SPARSE_SUPER2, backup_groups=(77, 900)) == [0, 77, 900]
+    assert with_copies(compat=Compat.SPARSE_SUPER2, backup_groups=(0, 0)) == [0]
