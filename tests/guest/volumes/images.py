@@ -81,3 +81,18 @@ def bounds(volume: Volume) -> tuple[int, int]:
     """Give the first byte of a volume on its one disk, and the one after its last."""
     (place,) = volume.layout.places(0, volume.size)
     return place.offset, place.offset + place.length
+
+
+def same_as_sfdisk(found: FoundVolumes, path: Path, sector: int = 512) -> None:
+    table = partitions_by_sfdisk(path)
+    expected = {}
+    for one in table["partitions"]:
+        if one.get("type") not in {"5", "f", "85"}:
+            number = one["node"].removeprefix(str(path))
+            start = one["start"] * sector
+            expected[f"vda{number}"] = (start, start + one["size"] * sector)
+    assert {volume.name: bounds(volume) for volume in found.volumes} == expected
+
+
+def reasons(found: FoundVolumes) -> dict[str, str | None]:
+    return {volume.name: volume.keep_because for volume in found.volumes}
