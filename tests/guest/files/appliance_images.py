@@ -89,7 +89,7 @@ def populate(root: Path, *, many: bool = False) -> None:
         file.truncate(24 * MIB)
     folder = root / "in" / "side"
     folder.mkdir(parents=True)
-    for number in range(80):
+    for number in range(40):
         _write(folder / f"tiny {number}", chance.randbytes(chance.randrange(160)))
     for name in (b"not\xff\xfeutf8", b"new\nline", "Größe ∞".encode(), b"'quoted' \"$(name)\"", b"n" * 255):
         _write(folder / os.fsdecode(name), name)

@@ -201,7 +201,7 @@ def test_a_volume_that_is_not_as_large_as_it_should_be_is_another_one(appliance:
 
 def test_noise_cannot_be_mounted(appliance: Appliance) -> None:
     with pytest.raises(FileSystemUnreadable, match="cannot mount noise"):
-        appliance.open("noise")
+        appliance.open("noise", content="xfs")
 
 
 def test_damage_of_the_repository_is_told_as_such(appliance: Appliance) -> None:

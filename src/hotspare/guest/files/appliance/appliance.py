@@ -107,7 +107,7 @@ class Appliance:
                 channel.ask("hello", seconds=LAUNCH_SECONDS[accelerator])
             except (FileSystemUnreadable, QuestionFailed) as error:
                 raise PlatformUnavailable(
-                    f"The micro-VM does not come up: {error}",
+                    f"The micro-VM does not come up: {channel.lost or error}",
                     meaning="The files of this file system cannot be read, and nothing was changed",
                     hint="See whether QEMU works on this host, and with which kernel",
                 ) from error

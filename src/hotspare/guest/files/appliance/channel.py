@@ -34,6 +34,9 @@ class Channel:
         window: the file through which long answers come.
         end: ends the micro-VM, and tells its last words; called when it does not answer, or nonsense.
         seconds: how long an answer may take.
+
+    Attributes:
+        lost: why no answer will come any more.
     """
 
     def __init__(self, port: socket.socket, window: Path, end: Callable[[], str], seconds: float) -> None:
@@ -41,7 +44,7 @@ class Channel:
         self._end = end
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._lost: str | None = None
+        self.lost: str | None = None
         fd = os.open(window, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._window = mmap.mmap(fd, WINDOW_SIZE, prot=mmap.PROT_READ)
@@ -57,8 +60,8 @@ class Channel:
         """
         request = pack_request([question.encode(), *map(_field, fields)])
         with self._lock:
-            if self._lost is not None:
-                raise self._gone(self._lost)
+            if self.lost is not None:
+                raise self._gone(self.lost)
             try:
                 number, answer = self._exchange(request, time.monotonic() + (seconds or self._seconds))
             except TimeoutError:
@@ -88,7 +91,7 @@ class Channel:
     def close(self) -> None:
         """Hang up; a second call does nothing."""
         with self._lock:
-            self._lost = self._lost or "was closed"
+            self.lost = self.lost or "was closed"
             self._port.close()
             if not self._window.closed:
                 self._window.close()
@@ -116,12 +119,12 @@ class Channel:
         return b"".join(parts)
 
     def _lose(self, why: str) -> FileSystemUnreadable:
-        if self._lost is None:
-            self._lost = why
+        if self.lost is None:
+            self.lost = why
             last_words = self._end()
             if last_words:
-                self._lost += f". It said last: {last_words[-500:]}"
-        return self._gone(self._lost)
+                self.lost += f". It said last: {last_words[-500:]}"
+        return self._gone(self.lost)
 
     @staticmethod
     def _gone(why: str) -> FileSystemUnreadable:

@@ -41,21 +41,22 @@ class Kernel:
         """
         loaded: dict[str, bytes] = {}
         for module in wanted:
-            self._load(module, loaded)
+            self._load(module, loaded, set())
         return loaded
 
     def has(self, module: str) -> bool:
         """Tell whether a driver is built in or a module."""
         return module in self._builtin or module in self._files
 
-    def _load(self, module: str, loaded: dict[str, bytes]) -> None:
-        if module in loaded or module in self._builtin or module not in self._files:
+    def _load(self, module: str, loaded: dict[str, bytes], begun: set[str]) -> None:
+        if module in loaded or module in begun or module in self._builtin or module not in self._files:
             return
+        begun.add(module)
         content = self._contents.get(module) or _uncompressed(self._files[module])
         self._contents[module] = content
         needs = _DEPENDS.search(content)
         for other in needs[1].decode().split(",") if needs and needs[1] else ():
-            self._load(other.replace("-", "_"), loaded)
+            self._load(other.replace("-", "_"), loaded, begun)
         loaded[module] = content
 
     @cached_property
