@@ -78,6 +78,17 @@ def _fragment(root: Path, chance: random.Random) -> None:
     (root / "gone").unlink()
 
 
+def fill_up(root: Path, name: str, size: int) -> int:
+    """Write files until there is no room, and say how many."""
+    for number in range(100_000):
+        try:
+            (root / f"{name}{number}").write_bytes(b"x" * size)
+        except OSError:
+            (root / f"{name}{number}").unlink(missing_ok=True)
+            return number
+    raise AssertionError
+
+
 class Disk(Patched):
     """An image in memory whose records can be found and changed."""
 

@@ -11,7 +11,7 @@ from hotspare.guest.unused.ntfs import ntfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.garbage import copy_of, prove_unused, run
-from tests.guest.unused.ntfs_images import FSCK, LISTING, Disk, make_ntfs, ntfs_mounted, populate
+from tests.guest.unused.ntfs_images import FSCK, LISTING, Disk, fill_up, make_ntfs, ntfs_mounted, populate
 from tests.guest.unused.patched import check_sane, kept_by_partclone
 
 VARIANTS = {
@@ -86,17 +86,6 @@ def test_the_master_file_table_in_many_pieces(tmp_path: Path) -> None:
     unused = unused_of(image)
     assert unused.free.total == free_by_ntfsinfo(image) > 0
     prove_unused(image, unused, listing=LISTING, fsck=FSCK)
-
-
-def fill_up(root: Path, name: str, size: int) -> int:
-    """Write files until there is no room, and say how many."""
-    for number in range(100_000):
-        try:
-            (root / f"{name}{number}").write_bytes(b"x" * size)
-        except OSError:
-            (root / f"{name}{number}").unlink(missing_ok=True)
-            return number
-    raise AssertionError
 
 
 def test_a_large_empty_one_takes_a_moment(tmp_path: Path) -> None:
