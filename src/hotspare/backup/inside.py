@@ -4,6 +4,7 @@ from contextlib import ExitStack, closing
 
 import msgspec
 
+from hotspare import events
 from hotspare.guest.unused.machine import MachineUnused, VolumeReport, find_unused
 from hotspare.guest.unused.unused import Quiet
 from hotspare.platforms.platform import Consistency, Snapshot
@@ -17,8 +18,9 @@ _QUIET = {
 """Why file systems stand still; with ``CRASH`` they do not."""
 
 
-def look_inside(snapshot: Snapshot) -> MachineUnused:
+def look_inside(snapshot: Snapshot, listener: events.Listener) -> MachineUnused:
     """Find what no file system in a snapshot needs. Raises ``SourceLost``."""
+    listener(events.PhaseStarted(snapshot.machine.name, "look-inside"))
     with ExitStack() as stack:
         readers = {
             disk.name: stack.enter_context(closing(snapshot.reader(disk.name))) for disk in snapshot.disks

@@ -112,27 +112,21 @@ def backup_machine(
     with ExitStack() as stack:
         writer = stack.enter_context(repository.writer())
         earlier, point_id = _place(repository, machine, started_at, listener)
-        parent = earlier[-1] if earlier else None
-        request = _request(repository, point_id, parent, options)
+        request = _request(repository, point_id, earlier, options)
         cancellation.check()
         listener(events.PhaseStarted(machine.name, "snapshot"))
         snapshot = stack.enter_context(platform.open_snapshot(machine, request, cancellation))
-        warnings = _warnings(repository, snapshot)
-        for warning in warnings:
-            listener(events.Warned(machine.name, warning))
+        warnings = _warnings(repository, snapshot, listener)
         unused = MachineUnused()
         if options.skip_unused and repository.keeps_extras:
-            listener(events.PhaseStarted(machine.name, "look-inside"))
-            unused = look_inside(snapshot)
+            unused = look_inside(snapshot, listener)
         listener(events.PhaseStarted(machine.name, "transfer"))
         run = _MachineRun(repository, writer, snapshot, earlier, options, unused, listener, cancellation)
         disks = run.back_up_all()
         state = run.store_state()
-        run.store_file_index()
         listener(events.PhaseStarted(machine.name, "commit"))
         writer.flush()
-        snapshot.check()
-        cancellation.check()
+        run.check()
         point = RestorePoint(
             id=point_id,
             machine_id=machine.id,
@@ -148,7 +142,7 @@ def backup_machine(
             extras=tuple(run.extras),
             file_systems=tuple(file_system_of(one) for one in unused.volumes),
             machine=msgspec.to_builtins(snapshot.machine),
-            parent=parent.id if parent else None,
+            parent=run.parent.id if run.parent else None,
             session=writer.session_id,
         )
         writer.publish(point)
@@ -176,12 +170,12 @@ def _place(
 
 
 def _request(
-    repository: Repository, point_id: str, parent: RestorePoint | None, options: BackupOptions
+    repository: Repository, point_id: str, earlier: list[RestorePoint], options: BackupOptions
 ) -> SnapshotRequest:
     return SnapshotRequest(
         point_id=point_id,
         repository_id=repository.id,
-        since=_tokens(parent) if parent and not options.full else {},
+        since=_tokens(earlier[-1]) if earlier and not options.full else {},
         consistency=options.consistency,
         require_consistency=options.require_consistency,
         hooks=options.hooks,
@@ -189,9 +183,12 @@ def _request(
     )
 
 
-def _warnings(repository: Repository, snapshot: Snapshot) -> tuple[str, ...]:
+def _warnings(repository: Repository, snapshot: Snapshot, listener: events.Listener) -> tuple[str, ...]:
     state_is_lost = snapshot.state and not repository.keeps_state
-    return (*snapshot.warnings, *([NO_STATE] if state_is_lost else []))
+    warnings = (*snapshot.warnings, *([NO_STATE] if state_is_lost else []))
+    for warning in warnings:
+        listener(events.Warned(snapshot.machine.name, warning))
+    return warnings
 
 
 def _tokens(parent: RestorePoint) -> Mapping[str, Token]:
@@ -249,6 +246,7 @@ class _MachineRun:
         if held_back.seconds >= _HELD_BACK_SECONDS:
             machine = self.snapshot.machine.name
             self.listener(events.HeldBack(machine, held_back.seconds, held_back.mean, held_back.worst))
+        self._store_file_index()
         return disks
 
     def _back_up(self, disk: SnapshotDisk, read_into: ReadInto) -> PointDisk:
@@ -277,7 +275,7 @@ class _MachineRun:
                 plan,
                 way.parent,
                 chunk_size,
-                self._check,
+                self.check,
                 report,
                 alike=None if way.parent else self._earlier_map(disk),
                 read_into=read_into,
@@ -314,12 +312,12 @@ class _MachineRun:
             for state in self.snapshot.state
         )
 
-    def store_file_index(self) -> None:
+    def _store_file_index(self) -> None:
         """Index the names of files, if that is wanted; what cannot be indexed is said."""
         if not (self.options.index_files and self.repository.keeps_extras):
             return
         self.listener(events.PhaseStarted(self.snapshot.machine.name, "index-files"))
-        content, remarks = index_snapshot(self.snapshot, self.repository.config.chunk_size, self._check)
+        content, remarks = index_snapshot(self.snapshot, self.repository.config.chunk_size, self.check)
         self._store_extra(FILE_INDEX, content)
         self.warnings.extend(remarks)
         for remark in remarks:
@@ -352,7 +350,7 @@ class _MachineRun:
             chunk_size,
             self.repository.keyring.chunk_id,
             percent=self.options.check_tracking,
-            check=self._check,
+            check=self.check,
             left_out=before,
         )
         if not found.wrong:
@@ -363,7 +361,8 @@ class _MachineRun:
         whole = unused.extents(reader.extents(0, disk.size), disk.size, chunk_size)
         return _Way(plan_transfer(whole, disk.size, chunk_size), None, why_full(found), found, unused)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise when the user wants to stop, or the snapshot is not good any more."""
         self.cancellation.check()
         self.snapshot.check()
 

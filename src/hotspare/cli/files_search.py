@@ -69,22 +69,29 @@ def find(
         opener = reading.opener(session, repository)
         search = FileSearch(repository, query, opener, cancellation, use_index=not no_index)
         found = search.run(chosen)
-        if search.walked and not no_index:
+        if not no_index and search.walked:
             output.note(
                 f"{len(search.walked)} of {len(chosen)} restore points have no file index and were walked."
             )
-        for remark in search.remarks:
-            output.warn(remark)
-        if session.as_json:
-            fields = {"points": [point.id for point in chosen], "walked": search.walked}
-            output.print_document(
-                output.document(
-                    "files-found", **fields, remarks=search.remarks, files=[_fields(one) for one in found]
-                )
-            )
-            return
-        header = ("KIND", "SIZE", "MODIFIED", "POINTS", "NEWEST POINT", "PATH")
-        output.print_table(header, [_cells(one) for one in found], right=("SIZE", "POINTS"))
+        _print_found(session, chosen, search, found)
+
+
+def _print_found(
+    session: Session, points: list[RestorePoint], search: FileSearch, found: list[Found]
+) -> None:
+    for remark in search.remarks:
+        output.warn(remark)
+    if session.as_json:
+        fields = {
+            "points": [point.id for point in points],
+            "walked": search.walked,
+            "remarks": search.remarks,
+        }
+        files = [_fields(one) for one in found]
+        output.print_document(output.document("files-found", **fields, files=files))
+        return
+    header = ("KIND", "SIZE", "MODIFIED", "POINTS", "NEWEST POINT", "PATH")
+    output.print_table(header, [_cells(one) for one in found], right=("SIZE", "POINTS"))
 
 
 def versions(

@@ -87,8 +87,7 @@ class FileIndex:
 
     @classmethod
     def of(cls, repository: Repository, point: RestorePoint) -> "FileIndex | None":
-        """Open the index of a point; None when it has none. Raises ``RepositoryDamaged``,
-        ``StorageError``."""
+        """Open the index of a point; None when it has none. Raises as the class."""
         extra = point.find_extra(EXTRA)
         return None if extra is None else cls(repository.disk(extra), repository.config.chunk_size)
 
@@ -98,7 +97,7 @@ class FileIndex:
         return self._head.roots
 
     def segments(self) -> Iterator[tuple[int, bytes, "SegmentSource"]]:
-        """Yield of each segment: number of its root, what only the same content has, and its source."""
+        """Yield of each segment its root's number, what only the same content has, and its source."""
         for place in self._head.segments:
             first = place.offset // self._chunk_size
             last = -(-(place.offset + place.length) // self._chunk_size)

@@ -78,6 +78,8 @@ def restore_into_guest(
         Interrupted: ``cancellation`` was requested. What was restored stays.
     """
     roots = selection.roots()
+    if options.folder is None:
+        _require_places(selection.files)
     places = [_place_of_root(root, options) for root in roots]
     _refuse_overwriting(guest, [place for place in places if place], options)
     writing = _Writing(selection.files, guest, options, report, cancellation)
@@ -92,6 +94,18 @@ def restore_into_guest(
     for sentence in selection.damage:
         writing.restored.fail(*sentence.split(": ", 1))
     return writing.restored
+
+
+def _require_places(files: FileSystem) -> None:
+    """Raise ``UsageError`` unless the machine's own table of mounts says where its volumes are."""
+    try:
+        files.entry("/etc/fstab")
+    except (PathNotFound, FileSystemUnreadable) as error:
+        raise UsageError(
+            "It is not known where the files are in the guest: it has no /etc/fstab that can be read",
+            meaning="Nothing was restored",
+            hint="Name a folder of the guest with --to",
+        ) from error
 
 
 def _place_of_root(root: Chosen, options: GuestOptions) -> str:

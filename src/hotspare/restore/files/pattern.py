@@ -51,7 +51,10 @@ class PathPattern:
         return self._compile(expression)
 
     def _compile(self, expression: str) -> re.Pattern[str]:
-        return re.compile(expression, re.IGNORECASE if self.ignore_case else 0)
+        try:
+            return re.compile(expression, re.IGNORECASE if self.ignore_case else 0)
+        except re.error as error:
+            raise UsageError(f"'{self.text}' is no pattern of file names: {error}") from error
 
 
 def parse_pattern(text: str, *, ignore_case: bool = False) -> PathPattern:
@@ -62,30 +65,40 @@ def parse_pattern(text: str, *, ignore_case: bool = False) -> PathPattern:
             f"'{text}' is no pattern of file names",
             hint="Say it like '*.conf', 'nginx/*.conf' or '/etc/**/*.conf'",
         )
-    return PathPattern(text, ignore_case)
+    pattern = PathPattern(text, ignore_case)
+    pattern.matches("/", "name")  # raises for what cannot be understood
+    return pattern
 
 
 def _translate(glob: str) -> str:
-    expression, at = "", 0
+    """Turn a pattern of one name into an expression, in which stars never try again what they gave up.
+
+    Each but the last star takes as little as lets what follows it fit, for good (an atomic group): so hostile names
+    cannot make a search take for ever.
+    """
+    pieces = [""]
+    at = 0
     while at < len(glob):
         letter = glob[at]
         at += 1
         if letter == "*":
-            # Stars in a row are one: otherwise they would take time that grows with each of them.
-            if not expression.endswith(f"{_ONE}*"):
-                expression += f"{_ONE}*"
+            pieces.append("")
         elif letter == "?":
-            expression += _ONE
+            pieces[-1] += _ONE
         elif letter == "[" and (end := glob.find("]", at + (2 if glob[at : at + 1] == "!" else 1))) > 0:
-            inside = (
-                glob[at:end].replace("\\", r"\\").replace("[", r"\[").replace("&", r"\&").replace("~", r"\~")
-            )
-            inside = inside.replace("|", r"\|")
-            negated = inside.startswith("!")
-            inside = inside[1:] if negated else inside
-            inside = "\\" + inside if inside.startswith("^") else inside
-            expression += f"[^/\0{inside}]" if negated else f"[{inside}]"
+            pieces[-1] += _letters(glob[at:end])
             at = end + 1
         else:
-            expression += re.escape(letter)
-    return expression
+            pieces[-1] += re.escape(letter)
+    first, *others = pieces
+    if not others:
+        return first
+    middle = "".join(f"(?>{_ONE}*?{piece})" for piece in others[:-1] if piece)
+    return f"{first}{middle}{_ONE}*{others[-1]}"
+
+
+def _letters(inside: str) -> str:
+    """Turn what stands between brackets into a class of letters."""
+    negated = inside.startswith("!")
+    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", inside[negated:])
+    return f"[^/\0{escaped}]" if negated else f"[{escaped}]"
