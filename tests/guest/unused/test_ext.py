@@ -110,3 +110,24 @@ def test_a_terabyte_takes_a_moment(tmp_path: Path, options: str) -> None:
     unused = find(image)
     assert time.process_time() - started < 3
     assert unused.free.total > 0.9 * size
+
+
+def test_of_very_many_pieces_the_smallest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = ext_images.make_filled(tmp_path / "image", VARIANTS["1k"])
+    whole = find(image)
+    monkeypatch.setattr("hotspare.guest.unused.free_runs._RUNS_MAX", len(whole.free) // 2)
+    unused = find(image)
+    assert unused.remarks == ("its free space is in too many pieces: the smallest are kept",)
+    assert 0 < len(unused.free) <= len(whole.free) // 2
+    assert len(unused.free - whole.free) == 0
+
+
+@pytest.mark.parametrize("feature", ["read-only", "FEATURE_C31", "FEATURE_R20"])
+def test_a_feature_is_known_or_all_is_kept(tmp_path: Path, feature: str) -> None:
+    image = make(tmp_path / "image", "-b 1024")
+    before = find(image)
+    run(["debugfs", "-w", "-R", f"feature {feature}", str(image)])
+    if feature == "read-only":
+        assert find(image) == before
+    else:
+        assert "features that are not known here" in ext_images.reason(image)
