@@ -202,6 +202,16 @@ def test_a_physical_volume_that_two_groups_claim() -> None:
     assert found.remarks[0].endswith("another volume group has one of its physical volumes too")
 
 
+@pytest.mark.parametrize(
+    "change", [("hs {", ".. {"), ("hs {", "-x {"), ("root {", ".. {"), ("im0 {", f"{'a' * 129} {{")]
+)
+def test_names_that_are_paths_or_options(change: tuple[str, str]) -> None:
+    found = group_of(GROUP.replace(*change).encode())
+
+    assert [volume.name for volume in found.volumes] == ["vda", "vdb"]
+    assert found.unused == {}
+
+
 def test_extents_beyond_the_last_one_of_the_physical_volume() -> None:
     """They are on the disk, but not the group's: something else may lie behind it."""
     found = group_of(GROUP.replace("pe_count = 48", "pe_count = 40").encode())

@@ -121,8 +121,13 @@ def test_what_logical_volumes_hold(group: Group, tmp_path: Path) -> None:
         write(paths[disk], offset, content[at : at + length])
         at += length
 
+    (inner,) = by_name(found_on(**paths))["hs/inner"].layout.places(0, 2 * MIB)
+    write(paths[inner.disk], inner.offset + 512, read(paths["vda"], 512, 512))
+
     found = found_on(**paths)
 
+    nested = by_name(found)["hs/inner"]
+    assert (nested.content, nested.keep_because) == ("lvm", "it is a physical volume of LVM")
     root = by_name(found)["hs/root"]
     assert (root.content, root.label, root.uuid, root.keep_because) == (
         "ext",

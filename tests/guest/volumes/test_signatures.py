@@ -250,6 +250,27 @@ def test_volumes_too_small_for_anything(size: int) -> None:
     identified(b"\xff" * size)
 
 
+def test_what_a_terminal_would_obey_is_taken_out_of_labels(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    mkfs("mkfs.ext4", "-q", "-L", "a\x1b[2Jb")(path)
+
+    assert volume_of(path).label == "a\ufffd[2Jb"
+
+
+@pytest.mark.parametrize("changed", [b"2026112612461000", b"0000000000000000"])
+def test_iso9660(tmp_path: Path, changed: bytes) -> None:
+    path = image(tmp_path / "image", 1 * MIB)
+    write(path, 32768, b"\1CD001\1")
+    write(path, 32768 + 40, b"INSTALLER".ljust(32))
+    write(path, 32768 + 813, b"2025010203040506\0" + changed + b"\0")
+    told = blkid(path)
+
+    found = volume_of(path)
+
+    assert told["TYPE"] == found.content == "iso9660"
+    assert (found.label, found.uuid) == (told["LABEL"], told["UUID"])
+
+
 def test_a_loop_in_a_directory_ends(tmp_path: Path) -> None:
     """The root directory of a FAT32 that leads back to itself, without a label in it."""
     path = tmp_path / "image"

@@ -15,3 +15,8 @@ class Found:
     uuid: str = ""
     opaque: str | None = None
     """Why nothing can be known of what is inside: encrypted, a part of something larger."""
+
+
+def printable(text: str) -> str:
+    """Take from a name of the guest's what would do something to a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hotspare.guest.volumes.found import printable
 from hotspare.guest.volumes.window import Bytes
 
 _MAGIC = b"EFI PART"
@@ -92,7 +93,7 @@ def _entries(array: bytes, entry_size: int) -> tuple[GptEntry, ...] | None:
         if kind == bytes(16):
             continue
         text = name.decode("utf-16-le", "replace").partition("\0")[0]
-        found.append(GptEntry(number, _guid(kind), _guid(own), first, last, text))
+        found.append(GptEntry(number, _guid(kind), _guid(own), first, last, printable(text)))
         if len(found) > _USED_MAX:
             return None
     return tuple(found)

@@ -16,7 +16,7 @@ from hotspare.guest.volumes.containers import (
     find_mdraid,
     find_zfs,
 )
-from hotspare.guest.volumes.found import Found
+from hotspare.guest.volumes.found import Found, printable
 from hotspare.guest.volumes.microsoft import find_bitlocker, find_exfat, find_fat, find_ntfs, find_refs
 from hotspare.guest.volumes.superblocks import (
     find_btrfs,
@@ -127,12 +127,12 @@ class Identity:
     @property
     def label(self) -> str:
         """See ``Volume.label``."""
-        return self.found[0].label if self.found else ""
+        return printable(self.found[0].label) if self.found else ""
 
     @property
     def uuid(self) -> str:
         """See ``Volume.uuid``."""
-        return self.found[0].uuid if self.found else ""
+        return printable(self.found[0].uuid) if self.found else ""
 
     @property
     def also(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ their own inside of them, or hold data in more than one place, and are not given
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hotspare.guest.volumes.found import printable
 from hotspare.guest.volumes.layouts import Concatenated, Linear, Striped
 from hotspare.guest.volumes.lvm.metadata import Area, GroupText, LogicalVolumeText, Segment
 from hotspare.guest.volumes.lvm.physical import LocatedPhysicalVolume
@@ -83,7 +84,7 @@ class Mapping:
             raise BadText(_REASONS["snapshot"])
         odd = set(volume.status) - _PLAIN_STATUS
         if odd:
-            raise BadText(f"its state is {', '.join(sorted(odd))[:80]}")
+            raise BadText(f"its state is {printable(', '.join(sorted(odd)))[:80]}")
         for use in self._text.uses.get(name, []):
             user = self._text.logical[use.by].segments[0].body
             if use.kind == "snapshot" and use.key == "origin":

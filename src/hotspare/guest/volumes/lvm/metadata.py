@@ -12,7 +12,6 @@ from typing import NamedTuple
 from hotspare.guest.volumes.lvm.text import BadText, Section, Value
 
 _SECTOR = 512
-_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,127}")
 _NUMBER_MAX = 1 << 53
 _VOLUMES_MAX = 8192
 _SECTIONS = frozenset({"physical_volumes", "logical_volumes", "historical_logical_volumes"})
@@ -131,6 +130,11 @@ def read_group(group: Section) -> GroupText:
     return text
 
 
+def is_name(name: str) -> bool:
+    """Tell whether LVM2 allows a name: letters, digits and some signs, and nothing that is a path."""
+    return name not in {".", ".."} and re.fullmatch(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,127}", name) is not None
+
+
 def number(section: Section, key: str, low: int = 0, high: int = _NUMBER_MAX) -> int:
     """Give a number of a section. Raises ``BadText``."""
     value = section.get(key)
@@ -157,7 +161,7 @@ def _sections(section: Section, key: str) -> Iterator[tuple[str, Section]]:
     if not isinstance(inner, dict):
         raise BadText(f"{key} is no section")
     for name, body in inner.items():
-        if not isinstance(body, dict) or not _NAME.fullmatch(name):
+        if not isinstance(body, dict) or not is_name(name):
             raise BadText(f"{key} has something with the name {name[:40]!r}")
         yield name, body
 

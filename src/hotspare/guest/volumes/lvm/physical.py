@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from hotspare.guest.volumes.lvm.metadata import is_name
 from hotspare.guest.volumes.lvm.text import BadText, Section, parse
 from hotspare.guest.volumes.window import Bytes
 from hotspare.units import MIB
@@ -99,6 +100,8 @@ class MetadataTexts:
             raise BadText("it does not describe exactly one volume group")
         name, group = groups[0]
         group_id, version = group.get("id"), group.get("seqno")
+        if not is_name(name):
+            raise BadText("the volume group has a name that LVM does not allow")
         if not isinstance(group_id, str) or not isinstance(version, int):
             raise BadText("the volume group has no id or no version")
         return MetadataCopy(name, group_id, version, crc, group)
