@@ -235,6 +235,7 @@ def test_hooks_that_ended_before_the_thaw_do_not_count(
     put_in_guest(quiet_guest, "erp", "echo hook says $1 > /dev/console")
     # All the time that is left is what the hook may take.
     monkeypatch.setattr(quiesce, "_BEGIN_SECONDS", -2 * quiesce.FREEZE_SECONDS)
+    monkeypatch.setattr(quiesce, "FROZEN_SECONDS", 60)  # or the watchdog would thaw the guest meanwhile
     thaw = quiesce._thaw
 
     def thaw_late(domain: libvirt.virDomain) -> int | None:
@@ -261,22 +262,23 @@ from hotspare.cancellation import Cancellation
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.libvirt import begin, quiesce
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
+from hotspare.platforms.libvirt.watchdog import Watchdog
 from hotspare.platforms.platform import SnapshotRequest
 scratch, machine, watchdog_too = sys.argv[1:]
 started = []
-real_start, real_freeze = quiesce._start_watchdog, quiesce._freeze
+real_start, real_freeze = Watchdog.start, quiesce._freeze
 quiesce._BEGIN_SECONDS = -2 * quiesce.FREEZE_SECONDS + 5
 def start(*arguments):
     started.append(real_start(*arguments))
     return started[0]
 def die(*arguments):
     if watchdog_too == "yes":
-        started[0].kill()
-        started[0].wait()
+        started[0].process.kill()
+        started[0].process.wait()
     else:
         real_freeze(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-quiesce._start_watchdog, quiesce._freeze = start, die
+Watchdog.start, quiesce._freeze = start, die
 platform = LibvirtPlatform("qemu:///system", scratch_folder=Path(scratch))
 request = SnapshotRequest(
     point_id="dead", repository_id="0123456789", since={}, hooks=[parse_hook("guest:erp,timeout=5s")]

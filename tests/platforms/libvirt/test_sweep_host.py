@@ -29,8 +29,9 @@ import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from hotspare.cancellation import Cancellation
-from hotspare.platforms.libvirt import begin, platform as libvirt_platform, quiesce
+from hotspare.platforms.libvirt import begin, platform as libvirt_platform
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
+from hotspare.platforms.libvirt.watchdog import Watchdog
 from hotspare.platforms.platform import Consistency, SnapshotRequest
 
 stage, scratch, machine = sys.argv[1:]
@@ -41,11 +42,14 @@ def die(*_arguments, **_options):
 if stage == "before the job":
     libvirt_platform.begin_snapshot = die
 if stage == "frozen":
-    quiesce._start_watchdog = lambda *_arguments: None  # it was killed as well
-    real = begin.quiesced
+    started = []
+    real_start, real = Watchdog.start, begin.quiesced
+    Watchdog.start = lambda *arguments: started.append(real_start(*arguments)) or started[0]
     @contextmanager
     def killed_while_frozen(*arguments):
         with real(*arguments):
+            started[0].process.kill()  # it as well
+            started[0].process.wait()
             die()
             yield
     begin.quiesced = killed_while_frozen

@@ -23,7 +23,7 @@ _MINIMUM_QEMU = 6_001_000
 _PROGRAMS = {
     "qemu-img": "apt install qemu-utils",
     "qemu-nbd": "apt install qemu-utils",
-    "virsh": "apt install libvirt-clients (it thaws a guest if a backup is killed at the wrong instant)",
+    "virsh": "apt install libvirt-clients (it thaws a guest if a backup cannot; without it none is frozen)",
 }
 
 

@@ -2,11 +2,10 @@
 
 A guest that stays frozen hangs, and so does an application whose hook is never ended. So both are undone even
 where doing them failed (a freeze that timed out may still happen), by a process of its own if ours is killed,
-and by the next run as a last resort. Hooks also end by themselves, inside the guest.
+takes too long or cannot reach libvirt any more, and by the next run as a last resort. Hooks also end by
+themselves, inside the guest.
 """
 
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,33 +19,18 @@ from hotspare.platforms.libvirt.connection import is_known_off, message_of
 from hotspare.platforms.libvirt.guest_agent import agent_is_connected
 from hotspare.platforms.libvirt.guest_hooks import GuestHooks, release_leftover
 from hotspare.platforms.libvirt.scratch import RunFolder
+from hotspare.platforms.libvirt.watchdog import Watchdog
 from hotspare.platforms.platform import Consistency
 
 FREEZE_SECONDS = 10
 """How long the guest agent may take to freeze, and again to thaw."""
+FROZEN_SECONDS = 10
+"""How long the guest's file systems may be frozen, from when that is asked for: beginning takes milliseconds,
+but may have to wait for libvirt or for storage. Then the guest is set free, whatever we are at."""
 _BEGIN_SECONDS = 40
 """What starting the job may take, before hooks end by themselves: it takes milliseconds."""
 _THAW_ATTEMPTS = 3
 _NO_HOOKS = "this machine has no hook that quiesces an application"
-_HANDED_OVER: list[subprocess.Popen[bytes] | None] = []
-"""Watchdogs at work: Python would complain about processes that it forgets while they run."""
-
-# $1 is the URI, $2 the domain's UUID, $3 the agent's request that ends the hooks, or empty. One line on
-# standard input means that all is well; its end without one that we are gone.
-_WATCHDOG = """
-read -r answer && exit 0
-attempt=0
-thawed=
-while [ $attempt -lt 120 ]; do
-    [ "$thawed" ] || { timeout 30 virsh --quiet --connect "$1" domfsthaw "$2" && thawed=yes; }
-    if [ "$thawed" ]; then
-        [ "$3" ] || exit 0
-        timeout 30 virsh --quiet --connect "$1" qemu-agent-command "$2" "$3" && exit 0
-    fi
-    attempt=$((attempt + 1))
-    sleep 2
-done
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +70,7 @@ def quiesced(
     """
     outcome = QuietOutcome()
     if not agent_is_connected(domain):
-        _go_on_without_agent(domain, wanted, outcome)
+        _go_on_unquiet(domain, wanted, outcome, "no guest agent answers")
         yield outcome
         return
     with suppress(libvirt.libvirtError):
@@ -98,41 +82,65 @@ def quiesced(
         seconds_between=2 * FREEZE_SECONDS + _BEGIN_SECONDS,
         check=wanted.check,
     )
-    run.mark_frozen()
-    watchdog = _start_watchdog(uri, domain.UUIDString(), hooks.release_request)
-    started = 0.0
+    watchdog = Watchdog.start(uri, domain.UUIDString(), hooks.release_request, FROZEN_SECONDS)
+    if watchdog is None:
+        _go_on_unquiet(domain, wanted, outcome, "virsh is missing, to thaw the guest if the backup cannot")
+        yield outcome
+        return
+    started = lasted = 0.0
     try:
+        run.mark_frozen()
         hooks.freeze()
         _refuse_less(domain, wanted, hooks)
         started = time.monotonic()
-        _freeze(domain, outcome)
+        _freeze(domain, watchdog, outcome)
         if wanted.required and outcome.level is Consistency.CRASH:
             raise not_reached(domain, wanted.level, outcome.level, outcome.warnings)
         yield outcome
     finally:
+        lasted = time.monotonic() - started
         thawed = _thaw(domain)
         if outcome.level is not Consistency.CRASH:
             outcome.frozen_seconds = time.monotonic() - started
         if thawed is not None and hooks.thaw():
-            _dismiss(watchdog)
+            watchdog.dismiss()
             run.mark_thawed()
         else:
             outcome.warnings.append("the guest agent does not thaw in time; it is being asked again")
-            _hand_over(watchdog)
+            watchdog.hand_over()
         with suppress(libvirt.libvirtError):
             domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
-    if thawed == 0 and outcome.level is not Consistency.CRASH:
-        outcome.level = Consistency.CRASH
-        outcome.warnings.append("the guest thawed its file systems too early: only crash-consistent")
+    _lower_if_early(outcome, lasted, thawed)
     _judge(domain, wanted, hooks, outcome)
 
 
-def _go_on_without_agent(domain: libvirt.virDomain, wanted: QuietRequest, outcome: QuietOutcome) -> None:
-    why = "no guest agent answers, so the restore point is crash-consistent"
+def _go_on_unquiet(domain: libvirt.virDomain, wanted: QuietRequest, outcome: QuietOutcome, why: str) -> None:
     must = [hook.name for hook in wanted.hooks if hook.on_failure is OnFailure.FAIL]
     if wanted.required or (wanted.level is Consistency.APPLICATION and must):
-        raise not_reached(domain, wanted.level, outcome.level, ["no guest agent answers"])
-    outcome.warnings.append(why)
+        raise not_reached(domain, wanted.level, outcome.level, [why])
+    outcome.warnings.append(f"{why}, so the restore point is crash-consistent")
+
+
+def _lower_if_early(outcome: QuietOutcome, lasted: float, thawed: int | None) -> None:
+    """Call the view crash-consistent when it is not known that the guest was frozen until it was there.
+
+    Args:
+        outcome: to be changed.
+        lasted: seconds from asking for the freeze until the view was there.
+        thawed: file systems that we thawed then.
+    """
+    if outcome.level is Consistency.CRASH:
+        return
+    why = None
+    if lasted >= FROZEN_SECONDS:
+        why = f"the backup could not begin within {FROZEN_SECONDS} s, so the guest was thawed before"
+        if thawed == 0:
+            outcome.frozen_seconds = FROZEN_SECONDS  # about then, by the watchdog
+    elif thawed == 0:
+        why = "the guest thawed its file systems too early"
+    if why is not None:
+        outcome.level = Consistency.CRASH
+        outcome.warnings.append(f"{why}: only crash-consistent")
 
 
 def _refuse_less(domain: libvirt.virDomain, wanted: QuietRequest, hooks: GuestHooks) -> None:
@@ -174,10 +182,12 @@ def not_reached(
     )
 
 
-def _freeze(domain: libvirt.virDomain, outcome: QuietOutcome) -> None:
+def _freeze(domain: libvirt.virDomain, watchdog: Watchdog, outcome: QuietOutcome) -> None:
     warning = None
     try:
-        if domain.fsFreeze() > 0:
+        if not watchdog.freezing():
+            warning = "the process that would thaw the guest if the backup cannot has ended"
+        elif domain.fsFreeze() > 0:
             outcome.level = Consistency.FILESYSTEM
         else:
             warning = "the guest agent found no file system to freeze"
@@ -219,29 +229,3 @@ def set_free(domain: libvirt.virDomain, run_id: str) -> bool:
     with suppress(libvirt.libvirtError, TimeoutError):
         release_leftover(domain, run_id)
     return True
-
-
-def _start_watchdog(uri: str, uuid: str, release: str) -> subprocess.Popen[bytes] | None:
-    shell, virsh = shutil.which("sh"), shutil.which("virsh")
-    if shell is None or virsh is None:
-        return None
-    return subprocess.Popen(
-        [shell, "-c", _WATCHDOG, "hotspare-thaw", uri, uuid, release],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C on the terminal is for us, not for it
-    )
-
-
-def _hand_over(watchdog: subprocess.Popen[bytes] | None) -> None:
-    _HANDED_OVER.append(watchdog)
-    if watchdog is not None and watchdog.stdin is not None:
-        watchdog.stdin.close()
-
-
-def _dismiss(watchdog: subprocess.Popen[bytes] | None) -> None:
-    if watchdog is None:
-        return
-    with suppress(OSError):
-        watchdog.communicate(b"thawed\n", timeout=5)
