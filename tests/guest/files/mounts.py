@@ -40,10 +40,10 @@ def mounted(image: Path, options: str = "rw") -> Iterator[Path]:
 
 
 @contextmanager
-def mounted_ntfs(image: Path, options: str = "rw") -> Iterator[Path]:
+def mounted_ntfs(image: Path, options: str = "rw", *, streams: str = "xattr") -> Iterator[Path]:
     point = image.with_suffix(".mounted")
     point.mkdir(exist_ok=True)
-    run("ntfs-3g", "-o", f"{options},streams_interface=xattr,compression", image, point)
+    run("ntfs-3g", "-o", f"{options},streams_interface={streams},compression", image, point)
     try:
         yield point
     finally:

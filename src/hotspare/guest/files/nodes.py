@@ -158,7 +158,7 @@ class NodeFileSystem(ABC, Generic[N]):
         for name in path.split("/"):
             if not name:
                 continue
-            if found and self.describe(found, node).kind != "folder":
+            if node not in self._folders and found and self.describe(found, node).kind != "folder":
                 _not_there(path, f"{found} is no folder")
             actual, node = self._child(node, name, path)
             found = f"{found}/{actual}"

@@ -1,6 +1,7 @@
 """NTFS as a file system of the contract, over libfsntfs. Runs in the worker only."""
 
 import io
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,18 @@ from hotspare.errors import FileSystemUnreadable, PathNotFound
 from hotspare.guest.cached_reader import CachedReader
 from hotspare.guest.files.file_system import FileContent, FileEntry, Kind, NeedsAppliance
 from hotspare.guest.files.nodes import ENTRIES_MAX, NodeFileSystem, damaged
-from hotspare.guest.files.ntfs.record import AttributeFlags, Record, Sort, Tag, link_target, parse_record
+from hotspare.guest.files.ntfs.compact import STREAM, CompactContent, chunk_of
+from hotspare.guest.files.ntfs.record import (
+    NUMBER,
+    Attribute,
+    AttributeFlags,
+    Record,
+    Sort,
+    Tag,
+    link_target,
+    listed_records,
+    parse_record,
+)
 
 _ROOT = 5
 _VOLUME, _LOG, _METADATA_MAX = 3, 2, 24
@@ -25,8 +37,8 @@ _TIME_MIN, _TIME_MAX = -(1 << 63), (1 << 64) - 1
 _ENTRY_BYTES = 80
 """At least, of a name in an index."""
 _STREAMS_MAX = 1024
-_RECORD_BITS = 48
-_WOF_STREAM = "WofCompressedData"
+_LIST_MAX = 256 * 1024
+"""Bytes of a list of attributes, as in Windows."""
 _FOLDER, _REPARSE_POINT, _COMPRESSED, _ENCRYPTED = 0x10, 0x400, 0x800, 0x4000
 _KINDS: dict[int, Kind] = {Tag.LINUX_SOCKET: "socket", Tag.LINUX_FIFO: "fifo"}
 _DIRTY = "it was in use when the point was taken: changes of its last seconds may be missing"
@@ -74,11 +86,17 @@ class NtfsFileSystem(NodeFileSystem[int]):
 
     def __init__(self, reader: CachedReader) -> None:
         super().__init__(reader.size)
+        self._reader = reader
         self._volume = pyfsntfs.volume()
         with _damage():
             self._volume.open_file_object(VolumeFile(reader))
             self._record_size = self._volume.mft_entry_size
+            self._cluster_size = self._volume.cluster_block_size
+            index_size = self._volume.index_entry_size
             self._table = self._volume.get_file_entry(0)
+        if self._cluster_size > index_size:
+            # libfsntfs says nothing, and leaves out most of the names in larger folders.
+            raise NeedsAppliance(self.kind, "its clusters are larger than 4 KiB, which its reader gets wrong")
         self._last: tuple[int, pyfsntfs.file_entry] | None = None
         self._check_version()
         self.remarks = tuple(self._doubts())
@@ -100,7 +118,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
             try:
                 with _damage():
                     child = entry.get_sub_file_entry(index)
-                    name, number = child.name, child.file_reference & ((1 << _RECORD_BITS) - 1)
+                    name, number = child.name, child.file_reference & NUMBER
                     if number < _METADATA_MAX:
                         continue
                     if not child.is_allocated() or not name or "/" in name or "\0" in name:
@@ -124,7 +142,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
             streams = [] if is_folder and node == _ROOT else self._streams(entry)
         tag, target = _reparse_point(record)
         if tag == Tag.COMPRESSED_BY_WOF:
-            streams = [name for name in streams if name != _WOF_STREAM]
+            streams = [name for name in streams if name != STREAM]
         kind: Kind = "folder" if is_folder else "file"
         if target is not None:
             kind, size = "link", len(target.encode(errors="surrogateescape"))
@@ -148,16 +166,11 @@ class NtfsFileSystem(NodeFileSystem[int]):
         with _damage():
             marks = int(file.file_attribute_flags)
         self._check_readable(entry.path, record, marks, stream)
+        chunk = _compact_chunk(record)
+        if chunk and not stream:
+            return CompactContent(self._stream(file, STREAM), entry.size, chunk)
         plain = not marks & (_COMPRESSED | _REPARSE_POINT)
-        with _damage():
-            if not stream:
-                return _Content(file, entry.size, plain=plain)
-            found = next(
-                other
-                for index in range(file.number_of_alternate_data_streams)
-                if _as_path((other := file.get_alternate_data_stream(index)).name) == stream
-            )
-            return _Content(found, found.get_size(), plain=False)
+        return self._stream(file, stream) if stream else _Content(file, entry.size, plain=plain)
 
     def attributes_of(self, node: int) -> dict[str, bytes]:
         """Give what ``ntfs-3g`` has as ``system.ntfs_acl`` and ``system.ntfs_attrib_be``."""
@@ -182,12 +195,42 @@ class NtfsFileSystem(NodeFileSystem[int]):
         return self._last[1]
 
     def _record(self, number: int) -> Record:
-        with _damage():
-            raw = self._table.read_buffer_at_offset(self._record_size, number * self._record_size)
+        """Read a record, together with those that it goes on in."""
         try:
-            return parse_record(raw)
+            first = self._one_record(number)
+            listed = first.list_of_attributes
+            if listed is None:
+                return first
+            others = set(listed_records(self._value(listed))) - {number}
+            more = [self._one_record(other).attributes for other in sorted(others)]
         except ValueError as error:
             raise damaged(self.kind, f"record {number} has {error}") from None
+        return first._replace(attributes=first.attributes + tuple(itertools.chain(*more)))
+
+    def _value(self, listed: Attribute) -> bytes:
+        """Read a list of attributes, wherever it lies."""
+        if listed.value is not None:
+            return listed.value
+        if listed.size > _LIST_MAX:
+            raise ValueError("a list of attributes that is too long")
+        found = b""
+        for first, count in listed.runs:
+            wanted = int(min(count * self._cluster_size, listed.size - len(found)))
+            found += self._reader.read(first * self._cluster_size, wanted)
+        return found
+
+    def _one_record(self, number: int) -> Record:
+        with _damage():
+            raw = self._table.read_buffer_at_offset(self._record_size, number * self._record_size)
+        return parse_record(raw)
+
+    def _stream(self, file: "pyfsntfs.file_entry", name: str) -> FileContent:
+        with _damage():
+            for index in range(min(file.number_of_alternate_data_streams, _STREAMS_MAX)):
+                found = file.get_alternate_data_stream(index)
+                if _as_path(found.name) == name:
+                    return _Content(found, found.get_size(), plain=False)
+        raise damaged(self.kind, f"the stream {name!r} is gone")
 
     def _streams(self, entry: "pyfsntfs.file_entry") -> list[str]:
         count = min(entry.number_of_alternate_data_streams, _STREAMS_MAX)
@@ -205,7 +248,15 @@ class NtfsFileSystem(NodeFileSystem[int]):
                 hint="Restore the machine or its disk",
             )
         tag, _ = _reparse_point(record)
-        if not stream and (marks & _REPARSE_POINT or tag) and tag != Tag.COMPRESSED_BY_WOF:
+        if stream or _compact_chunk(record):
+            return
+        if tag == Tag.COMPRESSED_BY_WOF:
+            raise FileSystemUnreadable(
+                f"{path} was compacted by Windows in a way that cannot be read here (LZX)",
+                meaning="It is in the restore point, as it was",
+                hint="Restore the machine or its disk, and read it there",
+            )
+        if marks & _REPARSE_POINT or tag:
             raise FileSystemUnreadable(
                 f"{path} has its content elsewhere: it is a reparse point of kind {tag:#x}",
                 meaning="Only the driver that made it (deduplication, a cloud's files) can read it",
@@ -286,6 +337,11 @@ def _reparse_point(record: Record) -> tuple[int, str | None]:
         if len(value) >= 8:
             return struct.unpack_from("<I", value)[0], link_target(value)
     return 0, None
+
+
+def _compact_chunk(record: Record) -> int | None:
+    found = (chunk_of(value) for value in record.values(Sort.REPARSE_POINT))
+    return next((chunk for chunk in found if chunk), None)
 
 
 def _as_path(name: str) -> str:

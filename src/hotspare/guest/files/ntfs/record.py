@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
+NUMBER = (1 << 48) - 1
+"""The bits of a reference that are a record's number; those above count how often it was used."""
 _END = 0xFFFFFFFF
 _STRIDE = 512
 _DOS_ONLY = 2
@@ -52,6 +54,10 @@ class Attribute(NamedTuple):
     flags: int
     value: bytes | None
     """None where it lies outside of the record."""
+    size: int
+    """Bytes of the value."""
+    runs: tuple[tuple[int, int], ...] = ()
+    """Of the list of attributes, where it lies outside: (first cluster, clusters)."""
 
 
 class Record(NamedTuple):
@@ -66,9 +72,9 @@ class Record(NamedTuple):
         return (one.value for one in self.attributes if one.sort == sort and one.value is not None)
 
     @property
-    def continues(self) -> bool:
-        """Whether some attributes are in other records."""
-        return any(one.sort == Sort.ATTRIBUTE_LIST for one in self.attributes)
+    def list_of_attributes(self) -> Attribute | None:
+        """The attribute that names others in other records."""
+        return next((one for one in self.attributes if one.sort == Sort.ATTRIBUTE_LIST), None)
 
 
 def parse_record(raw: bytes) -> Record:
@@ -96,6 +102,19 @@ def parse_record(raw: bytes) -> Record:
     return Record(max(1, links - short), tuple(found))
 
 
+def listed_records(value: bytes) -> Iterator[int]:
+    """Yield the records that a list of attributes names, but not those that only go on with a value."""
+    at = 0
+    while at + 26 <= len(value):
+        sort, length = struct.unpack_from("<IH", value, at)
+        if length < 26:
+            raise ValueError("a list of attributes that makes no sense")
+        start, reference = struct.unpack_from("<QQ", value, at + 8)
+        if start == 0 and sort in {Sort.FILE_NAME, Sort.DATA, Sort.REPARSE_POINT}:
+            yield reference & NUMBER
+        at += length
+
+
 def _fixed_up(raw: bytes) -> bytes:
     """Put back the two bytes of each sector's end that the record keeps at its start."""
     if len(raw) < 48 or raw[:4] != b"FILE":
@@ -118,11 +137,36 @@ def _attribute(sort: int, raw: bytes) -> Attribute:
         raise ValueError("an attribute whose name goes beyond it")
     name = raw[name_offset : name_offset + 2 * name_length].decode("utf-16-le", errors="surrogatepass")
     if outside:
-        return Attribute(sort, name, flags, None)
+        return _outside(sort, name, flags, raw)
     length, offset = struct.unpack_from("<IH", raw, 16)
     if offset + length > len(raw):
         raise ValueError("an attribute whose value goes beyond it")
-    return Attribute(sort, name, flags, raw[offset : offset + length])
+    return Attribute(sort, name, flags, raw[offset : offset + length], length)
+
+
+def _outside(sort: int, name: str, flags: int, raw: bytes) -> Attribute:
+    if len(raw) < 64:
+        raise ValueError("an attribute of impossible length")
+    (at,) = struct.unpack_from("<H", raw, 32)
+    (size,) = struct.unpack_from("<Q", raw, 48)
+    runs = tuple(_runs(raw[at:])) if sort == Sort.ATTRIBUTE_LIST else ()
+    return Attribute(sort, name, flags, None, size, runs)
+
+
+def _runs(pairs: bytes) -> Iterator[tuple[int, int]]:
+    """Yield what mapping pairs say: how many clusters, and how far from the ones before."""
+    at = cluster = 0
+    while at < len(pairs) and pairs[at]:
+        length_bytes, offset_bytes = pairs[at] & 15, pairs[at] >> 4
+        end = at + 1 + length_bytes + offset_bytes
+        if not 0 < length_bytes <= 8 or not 0 < offset_bytes <= 8 or end > len(pairs):
+            raise ValueError("runs of clusters that make no sense")
+        count = int.from_bytes(pairs[at + 1 : at + 1 + length_bytes], "little")
+        cluster += int.from_bytes(pairs[at + 1 + length_bytes : end], "little", signed=True)
+        if cluster < 0:
+            raise ValueError("runs of clusters that make no sense")
+        yield cluster, count
+        at = end
 
 
 def link_target(value: bytes) -> str | None:

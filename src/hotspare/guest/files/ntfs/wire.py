@@ -19,7 +19,7 @@ FRAME_MAX = 64 * 1024 * 1024
 """Bytes; neither side makes a longer one."""
 BATCH = 512
 """Entries in one answer."""
-READ_MAX = 4 * 1024 * 1024
+READ_MAX = 1024 * 1024
 """Bytes of content in one answer."""
 _PIECE = 1 << 20
 
