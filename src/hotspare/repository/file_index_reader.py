@@ -3,6 +3,7 @@
 What is read was sealed by us; nevertheless every number is checked before anything is made of it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,23 +58,32 @@ class Segment:
 
     def folder_of(self, number: int) -> str:
         """Give the folder that a name is in."""
-        return self.folders[int(np.searchsorted(self.firsts, number, side="right")) - 1]
+        return self.folders[bisect_right(self._first_numbers, number) - 1]
 
     def row(self, number: int) -> IndexedName:
         """Give one name with what is kept of it."""
-        values = {name: int(column[number]) for name, column in self.columns.items()}
-        owners = [None if values[name] == NO_OWNER else values[name] for name in ("uids", "gids")]
+        kind, size, seconds, nanoseconds, mode, uid, gid, inode = (one[number] for one in self._values)
         return IndexedName(
             folder=self.folder_of(number),
             name=self.names[number],
-            kind=KINDS[values["kinds"]],
-            size=values["sizes"],
-            modified=values["seconds"] * 10**9 + values["nanoseconds"],
-            mode=None if values["modes"] == NO_MODE else values["modes"],
-            uid=owners[0],
-            gid=owners[1],
-            inode=values["inodes"],
+            kind=KINDS[kind],
+            size=size,
+            modified=seconds * 10**9 + nanoseconds,
+            mode=None if mode == NO_MODE else mode,
+            uid=None if uid == NO_OWNER else uid,
+            gid=None if gid == NO_OWNER else gid,
+            inode=inode,
         )
+
+    @cached_property
+    def _first_numbers(self) -> list[int]:
+        numbers: list[int] = self.firsts.tolist()
+        return numbers
+
+    @cached_property
+    def _values(self) -> list[list[int]]:
+        """The columns in their order, as Python's numbers: getting them one by one from arrays is slow."""
+        return [self.columns[name].tolist() for name, _ in COLUMNS]
 
 
 class FileIndex:

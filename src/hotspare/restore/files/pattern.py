@@ -73,8 +73,8 @@ def parse_pattern(text: str, *, ignore_case: bool = False) -> PathPattern:
 def _translate(glob: str) -> str:
     """Turn a pattern of one name into an expression, in which stars never try again what they gave up.
 
-    Each but the last star takes as little as lets what follows it fit, for good (an atomic group): so hostile names
-    cannot make a search take for ever.
+    Each but the last star takes as little as lets what follows it fit, for good (an atomic group): so hostile
+    names cannot make a search take for ever.
     """
     pieces = [""]
     at = 0
