@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import libvirt_qemu
 import pytest
 
-from hotspare.errors import SourceLost
+from hotspare.errors import PlatformUnavailable, SourceLost
 from hotspare.platforms.libvirt.increment import plan_running
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
 from hotspare.repository.repository import Repository
 from tests.platforms.libvirt.bare_machine import MIB, BareMachine
+from tests.platforms.libvirt.lost_connection import mortal_platform
 from tests.platforms.libvirt.protected import Protected, new_repository
 
 pytestmark = pytest.mark.lab
@@ -203,3 +205,48 @@ def remove_bitmap(machine: BareMachine, disk: str, name: str) -> None:
         f'{{"execute": "block-dirty-bitmap-remove", "arguments": {{"node": "{node}", "name": "{name}"}}}}'
     )
     assert "error" not in libvirt_qemu.qemuMonitorCommand(machine.domain, command, 0)
+
+
+def test_libvirt_is_lost_as_the_job_begins(
+    shared: Protected,
+    shared_machine: BareMachine,
+    shared_repository: Repository,
+    scratch_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job is at work, though nobody was told: QEMU needs its scratch files."""
+    with mortal_platform(scratch_folder) as mortal, monkeypatch.context() as patch:
+        begin = libvirt.virDomain.backupBegin
+
+        def begin_and_lose(domain: libvirt.virDomain, *arguments: Any) -> Any:
+            begin(domain, *arguments)
+            mortal.cut()
+            return begin(domain, *arguments)
+
+        patch.setattr(libvirt.virDomain, "backupBegin", begin_and_lose)
+        lost = Protected(mortal, shared_machine.name, shared_repository)
+        with pytest.raises(PlatformUnavailable):
+            lost.back_up()
+
+    assert "vda" in shared_machine.domain.backupGetXMLDesc(0), "the job has ended, so this tests nothing"
+    assert len(list(scratch_folder.glob("*/vda.scratch"))) == 1
+    shared_machine.write(8 * MIB, MIB, 8)
+    assert shared.back_up() == {"vda": None, "vdb": None}
+    assert not any(scratch_folder.glob("*-*"))
+
+
+def test_what_fails_after_the_job_began_ends_it(
+    shared: Protected, shared_machine: BareMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError("made to fail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hotspare.platforms.libvirt.begin.read_state", fail)
+        with pytest.raises(OSError, match="made to fail"):
+            shared.back_up()
+
+    with pytest.raises(libvirt.libvirtError, match="no domain backup job"):
+        shared_machine.domain.backupGetXMLDesc(0)
+    assert shared_machine.checkpoints() == [shared.mark]
+    assert shared.back_up() == {"vda": None, "vdb": None}

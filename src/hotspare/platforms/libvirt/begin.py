@@ -62,11 +62,23 @@ def begin_snapshot(
             target.machine, target.checkpoints, target.run, plans, checkpoint, target.reserve
         )
     except BaseException:
-        # libvirt may have made the checkpoint although the job then failed.
-        end_job(domain, str(target.run.socket))
+        # libvirt may have begun all the same, or have made the checkpoint although the job then failed.
+        ended = end_job(domain, str(target.run.socket))
         if checkpoint:
             target.checkpoints.remove(checkpoint)
+        if not ended:
+            target.run.leave()  # QEMU goes on with its scratch files, and by it the next run knows the job
         raise
+    try:
+        _describe(snapshot, target, quiet)
+    except BaseException:
+        snapshot.release()
+        raise
+    return snapshot
+
+
+def _describe(snapshot: PullSnapshot, target: RunningMachine, quiet: QuietOutcome) -> None:
+    domain = target.checkpoints.domain
     snapshot.consistency = quiet.level
     snapshot.frozen_seconds = quiet.frozen_seconds
     state = read_state(domain, target.machine.platform)
@@ -79,7 +91,6 @@ def begin_snapshot(
         *state.warnings,
         *pending_warnings(target.machine.native),
     ]
-    return snapshot
 
 
 def _quiet_request(

@@ -13,7 +13,7 @@ from hotspare.block.extent import Extent
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.extents import changed_extents
 from hotspare.block.nbd.protocol import BASE_ALLOCATION
-from hotspare.errors import HotspareError, NoSpace, PlatformUnavailable, SourceLost
+from hotspare.errors import HotspareError, NoSpace, SourceLost
 from hotspare.platforms.libvirt.checkpoints import Checkpoints
 from hotspare.platforms.libvirt.connection import explained, is_gone
 from hotspare.platforms.libvirt.increment import DiskPlan
@@ -225,7 +225,7 @@ def end_job(domain: libvirt.virDomain, socket: str) -> bool:
     (perhaps since one thread handles the events of all machines). False too when libvirt is lost.
     """
     deadline = time.monotonic() + _END_SECONDS
-    with suppress(PlatformUnavailable):
+    with suppress(HotspareError):
         while job_serves(domain, socket):
             if time.monotonic() > deadline:
                 return False
