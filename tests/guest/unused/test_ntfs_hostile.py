@@ -204,6 +204,23 @@ def test_many_records_at_once_are_decoded_as_one_by_one(victim: Victim) -> None:
     assert sorted(at_once) == sorted(one_by_one)
 
 
+def test_a_master_file_table_that_is_larger_than_its_volume(victim: Victim) -> None:
+    """It would be read for ever: a run list of a few bytes may name the whole volume many times."""
+    layout = victim.disk.layout
+    runs = [(layout.mft, 1), (0, layout.clusters)]
+    pairs = encoded(runs)
+    count = sum(length for _, length in runs)
+    patches = {}
+    for at in victim.disk.attribute_at(0, 0x80):
+        start = int.from_bytes(victim.disk.read(at + 0x20, 2), "little")
+        assert start + len(pairs) <= int.from_bytes(victim.disk.read(at + 4, 4), "little")
+        patches[at + start] = pairs
+        patches[at + 0x18] = struct.pack("<Q", count - 1)
+        patches[at + 0x28] = struct.pack("<3Q", *[count * layout.cluster] * 3)
+    with pytest.raises(KeepAll, match="larger than its volume"):
+        ntfs_unused(victim.disk.with_patches(patches), Quiet.OFFLINE)
+
+
 @given(cut=st.integers(0, 10 * MIB))
 @settings(SLOW, max_examples=30)
 def test_volumes_that_end_too_early(victim: Victim, cut: int) -> None:

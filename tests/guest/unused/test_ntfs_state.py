@@ -1,6 +1,7 @@
 """An NTFS is kept whole unless its marks prove its bitmap; page and hibernation files of Windows."""
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,8 +222,7 @@ def test_a_page_file_in_so_many_pieces_that_it_needs_several_records(tmp_path: P
         hidden(root / "pagefile.sys", b"p" * 550 * KIB)
     disk = Disk.of(image)
     table = disk.table
-    names = {name.name: name.reference for name in names_in(table, table.record(5))}
-    page_file = table.file(names["pagefile.sys"])
+    page_file = table.record(record_of(disk, "pagefile.sys"))
     assert sum(part.kind == DATA for part in table.attributes(page_file)) == 2
     unused = ntfs_unused(disk, Quiet.OFFLINE)
     assert unused.scratch.total == 550 * KIB - HEAD_KEPT
@@ -246,63 +246,84 @@ def compressed(root: Path, name: str = "pagefile.sys", content: bytes = b"x") ->
     (root / "packed" / name).rename(root / name)
 
 
-def elsewhere(root: Path) -> None:
+def several(root: Path) -> None:
+    """Write what is no page file: in a folder, and a directory."""
     (root / "folder").mkdir()
     hidden(root / "folder" / "pagefile.sys", b"x" * MIB)
+    hidden(root / "pagefile.sys.bak", b"x" * MIB)
+    (root / "swapfile.sys").mkdir()
+
+
+@pytest.mark.parametrize("fill", [sparse, compressed, several])
+def test_what_is_no_scratch(tmp_path: Path, fill: Fill) -> None:
+    assert not len(ntfs_unused(Disk.of(windows_like(tmp_path, fill)), Quiet.OFFLINE).scratch)
+
+
+def record_of(disk: Disk, name: str) -> int:
+    """Find a file of the root directory."""
+    table = disk.table
+    return (
+        next(found.reference for found in names_in(table, table.record(5)) if found.name == name) & 0xFFFFFFFF
+    )
+
+
+def visible(disk: Disk, name: str) -> dict[int, bytes]:
+    """Give the patch that makes a file an ordinary one, as somebody's copy of another is."""
+    [at] = disk.attribute_at(record_of(disk, name), 0x10)
+    return {at + 0x18 + 0x20: b"\x20\0\0\0"}
+
+
+def test_a_copy_of_a_page_file_and_a_crash_dump_are_no_scratch(sleeper: tuple[Disk, int]) -> None:
+    disk, at = sleeper
+    assert len(ntfs_unused(disk, Quiet.OFFLINE).scratch)
+    assert not len(ntfs_unused(disk.with_patches(visible(disk, "hiberfil.sys")), Quiet.OFFLINE).scratch)
+    name = "HiberFil.sys".encode("utf-16-le")
+    places = [found.start() for found in re.finditer(re.escape(name), disk.base)]
+    page_file = {place: "pagefile.sys".encode("utf-16-le") for place in places}
+    assert len(ntfs_unused(disk.with_patches(page_file), Quiet.OFFLINE).scratch)
+    for magic in (b"PAGEDUMP", b"PAGEDU64"):
+        assert not len(ntfs_unused(disk.with_patches(page_file | {at: magic}), Quiet.OFFLINE).scratch)
+
+
+@pytest.fixture(scope="module")
+def sleeper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Disk, int]:
+    """A disk with a hibernation file of zeroes, and where that lies."""
+    folder = tmp_path_factory.mktemp("sleeper")
+    disk = Disk.of(windows_like(folder, lambda root: hidden(root / "HiberFil.sys", bytes(MIB))))
+    return disk, disk.stream_at(record_of(disk, "hiberfil.sys"))
+
+
+@pytest.mark.parametrize("head", [b"wake", b"WAKE", bytes(4), b"wake" + b"h" * 4092])
+def test_a_hibernation_file_that_nobody_will_resume(sleeper: tuple[Disk, int], head: bytes) -> None:
+    disk, at = sleeper
+    assert ntfs_unused(disk.with_patches({at: head}), Quiet.OFFLINE).scratch.total == MIB - HEAD_KEPT
+
+
+@pytest.mark.parametrize(
+    ("head", "known"),
+    [
+        *((head, "is hibernated") for head in (b"hibr", b"HIBR", b"rstr", b"RSTR", b"link", b"LINK")),
+        (b"what", "may be hibernated"),
+        (bytes(4095) + b"x", "may be hibernated"),
+    ],
+)
+def test_hibernated(sleeper: tuple[Disk, int], head: bytes, known: str) -> None:
+    disk, at = sleeper
+    assert known in reason(disk, {at: head} | with_log(disk, CLEAN))
+    assert known in reason(disk, {at: head} | with_log(disk, USED), Quiet.FROZEN)
+    assert known in reason(disk, {at: head} | visible(disk, "hiberfil.sys"))
 
 
 @pytest.mark.parametrize(
     "fill",
     [
-        pytest.param(sparse, id="sparse"),
-        pytest.param(compressed, id="compressed"),
-        pytest.param(elsewhere, id="not in the root"),
-        pytest.param(lambda root: hidden(root / "pagefile.sys", b"x" * MIB, 0x20), id="somebody's copy"),
-        pytest.param(lambda root: hidden(root / "pagefile.sys", b"PAGEDU64" + b"x" * MIB), id="crash dump"),
-        pytest.param(lambda root: hidden(root / "pagefile.sys", b"x" * 100), id="tiny"),
-        pytest.param(lambda root: (root / "pagefile.sys").mkdir(), id="directory"),
-        pytest.param(
-            lambda root: hidden(root / "hiberfil.sys", b"wake" + b"x" * MIB, 0x20), id="copy of another"
-        ),
+        pytest.param(lambda root: hidden(root / "hiberfil.sys", bytes(100)), id="tiny"),
+        pytest.param(lambda root: compressed(root, "hiberfil.sys", b"wake"), id="compressed"),
+        pytest.param(lambda root: (root / "hiberfil.sys").mkdir(), id="directory"),
     ],
 )
-def test_what_is_no_scratch(tmp_path: Path, fill: Fill) -> None:
-    assert not len(ntfs_unused(Disk.of(windows_like(tmp_path, fill)), Quiet.OFFLINE).scratch)
-
-
-@pytest.mark.parametrize("head", [b"wake", b"WAKE", bytes(4)])
-def test_a_hibernation_file_that_nobody_will_resume(tmp_path: Path, head: bytes) -> None:
-    content = head + (bytes(4092) if not any(head) else b"h" * 4092) + b"h" * MIB
-    image = windows_like(tmp_path, lambda root: hidden(root / "hiberfil.sys", content))
-    assert ntfs_unused(Disk.of(image), Quiet.OFFLINE).scratch.total == MIB + 4 * KIB - HEAD_KEPT
-
-
-IS, MAY_BE = "Windows is hibernated", "Windows may be hibernated"
-
-
-def sleeping(head: bytes, attributes: int = HIDDEN_SYSTEM) -> Fill:
-    return lambda root: hidden(root / "HiberFil.sys", head + b"h" * MIB, attributes)
-
-
-@pytest.mark.parametrize(
-    ("fill", "known"),
-    [
-        *(
-            pytest.param(sleeping(head), IS, id=head.decode())
-            for head in (b"hibr", b"HIBR", b"rstr", b"RSTR", b"link", b"LINK")
-        ),
-        pytest.param(sleeping(b"hibr", 0x20), IS, id="not hidden"),
-        pytest.param(sleeping(b"what"), MAY_BE, id="unknown"),
-        pytest.param(sleeping(bytes(100)), MAY_BE, id="half a header"),
-        pytest.param(lambda root: hidden(root / "hiberfil.sys", bytes(100)), MAY_BE, id="tiny"),
-        pytest.param(lambda root: compressed(root, "hiberfil.sys", b"wake"), MAY_BE, id="compressed"),
-        pytest.param(lambda root: (root / "hiberfil.sys").mkdir(), MAY_BE, id="directory"),
-    ],
-)
-def test_hibernated(tmp_path: Path, fill: Fill, known: str) -> None:
-    disk = Disk.of(windows_like(tmp_path, fill))
-    for why in (reason(disk, with_log(disk, CLEAN)), reason(disk, with_log(disk, USED), Quiet.FROZEN)):
-        assert known in why
+def test_an_unusual_hibernation_file(tmp_path: Path, fill: Fill) -> None:
+    assert "may be hibernated" in reason(Disk.of(windows_like(tmp_path, fill)), {})
 
 
 def test_bad_clusters_are_kept(plain: Disk) -> None:

@@ -5,8 +5,9 @@ $Bitmap has a bit for each cluster. When it can be believed:
 - A volume that Windows dismounted says so in its log; then nothing more is needed.
 - A volume that Windows has mounted has its log in use. When the machine was *frozen*, the shadow copy service
   made NTFS write everything and hold still, with its own lock on the volume taken, so that no change of
-  several steps was half done: replaying the log at the next mount repeats what is in place already. When
-  the machine was just *off*, it has crashed: then the log would change the bitmap, and the volume is kept.
+  several steps was half done: replaying the log at the next mount repeats what is in place already. When the
+  machine was just *off*, it has crashed: then the log would change the bitmap, and the volume is kept. (One
+  that crashed earlier, and has lain unmounted in a frozen machine since, looks the same: no mark tells.)
 - A Linux program (ntfs-3g) empties the log, and sets no mark while it has a volume mounted. It cannot be
   frozen, so in a frozen machine an emptied log means keep all.
 
@@ -14,6 +15,8 @@ Where no dismount vouches for the bitmap, every file's clusters are compared wit
 copies, or of a hibernated Windows, is kept: the former read free clusters, the latter knows better than its
 disk.
 """
+
+from itertools import islice
 
 import numpy as np
 
@@ -23,15 +26,17 @@ from hotspare.guest.unused.fat import SHORT_RUNS_KEPT
 from hotspare.guest.unused.free_runs import FreeRuns
 from hotspare.guest.unused.ntfs_boot import read_layout
 from hotspare.guest.unused.ntfs_crosscheck import refuse_files_in
-from hotspare.guest.unused.ntfs_files import find_scratch, refuse_hibernated, refuse_shadows
+from hotspare.guest.unused.ntfs_files import TELLING, find_scratch, refuse_hibernated, refuse_shadows
 from hotspare.guest.unused.ntfs_index import names_in
 from hotspare.guest.unused.ntfs_log import LogState, read_log, refuse_marked
 from hotspare.guest.unused.ntfs_record import DATA, HOLE, decode_runs
+from hotspare.guest.unused.ntfs_stream import RUNS_MAX
 from hotspare.guest.unused.ntfs_table import BAD_CLUSTERS, BITMAP_FILE, ROOT, SYSTEM_FILES, MasterFileTable
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB
 
+_MANY = 32
 _BOOT_FILE = 8 * KIB
 """The boot sector and the loader that follows it."""
 
@@ -49,7 +54,9 @@ def ntfs_unused(volume: BlockReader, quiet: Quiet) -> UnusedBlocks:
     refuse_marked(table)
     state = read_log(table)
     _refuse_unquiet(state, quiet)
-    root = [name for name in names_in(table, table.record(ROOT)) if _is_interesting(name.name)]
+    root = list(islice((name for name in names_in(table, table.record(ROOT)) if name.name in TELLING), _MANY))
+    if len(root) == _MANY:
+        raise KeepAll("its root directory has the same names again and again")
     refuse_hibernated(table, root)
     refuse_shadows(table, root)
     scratch, owners = find_scratch(table, root)
@@ -78,10 +85,6 @@ def _refuse_unquiet(state: LogState, quiet: Quiet) -> None:
         raise KeepAll("a Linux program may have it mounted, which cannot be frozen")
 
 
-def _is_interesting(name: str) -> bool:
-    return name.endswith(".sys") or name == "system volume information"
-
-
 def _read_bitmap(table: MasterFileTable) -> FreeRuns:
     clusters = table.layout.clusters
     bitmap = table.stream(table.record(BITMAP_FILE), DATA)
@@ -105,6 +108,8 @@ def _own_clusters(table: MasterFileTable) -> Ranges:
             if part.content is None and number != BAD_CLUSTERS:
                 runs = decode_runs(part, layout.clusters)
                 found += [(place, place + length) for place, length in runs if place != HOLE]
+                if len(found) > RUNS_MAX:
+                    raise KeepAll("one of its files is in too many pieces")
     return Ranges.of((start * layout.cluster, end * layout.cluster) for start, end in found)
 
 

@@ -12,7 +12,7 @@ from hotspare.units import KIB, MIB
 STRIDE = 512
 """Each so many bytes of a record end in its update sequence number, whatever the sector size."""
 _CLUSTER_MAX = 2 * MIB
-_RECORD_MAX = 64 * KIB
+_RECORD_MAX = 4 * KIB
 
 
 class Fields:

@@ -29,6 +29,9 @@ _SHADOWS = UUID("3808876b-c176-4e48-b7ae-04046e6cc752")
 _SHADOW_HEADER = 0x1E00
 _VOLUME_INFORMATION = "system volume information"
 
+TELLING = frozenset({_HIBERNATION, *_PAGING, _VOLUME_INFORMATION})
+"""Names in the root directory that the functions here look for."""
+
 
 def refuse_hibernated(table: MasterFileTable, root: Iterable[Name]) -> None:
     """Look for memory that was saved when Windows was hibernated or shut down for "Fast Startup".

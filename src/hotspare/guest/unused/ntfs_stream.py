@@ -10,7 +10,8 @@ from hotspare.guest.unused.ntfs_record import HOLE, Attribute, Run, decode_runs
 from hotspare.guest.unused.unused import KeepAll
 from hotspare.guest.unused.volume_bytes import PIECE, Octets, VolumeBytes
 
-_RUNS_MAX = 500_000
+RUNS_MAX = 500_000
+"""No file of a volume that anybody uses is in more pieces."""
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Stream:
             self.runs.append(run)
             self.starts.append(self.clusters)
             self.clusters += run[1]
-        if len(self.runs) > _RUNS_MAX:
+        if len(self.runs) > RUNS_MAX:
             raise KeepAll("one of its files is in too many pieces")
 
     def refuse_contradictions(self) -> None:

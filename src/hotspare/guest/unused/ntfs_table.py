@@ -54,6 +54,8 @@ class MasterFileTable:
         self.data.refuse_contradictions()
         if not self.data.is_plain or not self.data.runs or self.data.runs[0][0] != layout.mft:
             raise KeepAll("its master file table is damaged")
+        if self.data.clusters > layout.clusters:
+            raise KeepAll("its master file table is larger than its volume")
         self._compare_mirror()
 
     def record(self, number: int) -> Record:
