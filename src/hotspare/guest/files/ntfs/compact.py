@@ -1,9 +1,9 @@
 """Files that Windows compacted ("CompactOS"), unpacked by our own code.
 
 Such a file has its content in a stream of its own: a table of where chunks end, then the chunks, each
-compressed by XPRESS with Huffman codes (Microsoft's [MS-XCA], 2.1 and 2.2), or as it is where that would not be
-shorter. libfsntfs can do that too, but was seen to fail with some chunks of XPRESS, and to give wrong bytes of
-LZX, which is refused here.
+compressed by XPRESS with Huffman codes (Microsoft's [MS-XCA], 2.1 and 2.2), or as it is where that is not
+longer. libfsntfs can do that too, but was seen to fail with some chunks of XPRESS, and to give wrong
+bytes of LZX, which is refused here.
 """
 
 import struct

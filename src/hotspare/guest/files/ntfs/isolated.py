@@ -41,8 +41,8 @@ class IsolatedNtfs:
         self._disk = disk
         self._seconds_max = seconds_max
         self._worker: _Worker | None = None
-        self.generation = 0
-        """How often a worker was started: numbers of open files are those of one worker."""
+        self.generation = 1
+        """Which worker it is, the first, second…: numbers of open files are those of one worker."""
         try:
             self.remarks = tuple(self.ask(wire.Request("remarks"), list[str]))
         except BaseException:
@@ -73,6 +73,7 @@ class IsolatedNtfs:
         """End the worker."""
         worker, self._worker = self._worker, None
         if worker is not None:
+            self.generation += 1
             worker.end()
 
     def ask(self, request: wire.Request, expected: type[T]) -> T:
@@ -132,21 +133,21 @@ class IsolatedNtfs:
                 self.ask(wire.Request("drop", number=number), type(None))
 
     def _block(self, wanted: wire.NeedBlock) -> bytearray:
-        if wanted.length > wire.FRAME_MAX or not 0 <= wanted.offset <= self._disk.size - wanted.length:
+        offset, length = wanted.offset, wanted.length
+        if not 0 < length <= wire.FRAME_MAX or not 0 <= offset <= self._disk.size - length:
             raise wire.Ended("it reads what is not there")
-        buffer = bytearray(max(0, wanted.length))
-        self._disk.read_into(wanted.offset, memoryview(buffer))
+        buffer = bytearray(length)
+        self._disk.read_into(offset, memoryview(buffer))
         return buffer
 
     def _started(self) -> "_Worker":
         if self._worker is None:
-            if self.generation >= _STARTS_MAX:
+            if self.generation > _STARTS_MAX:
                 raise FileSystemUnreadable(
                     "The reader of NTFS had to be stopped too often",
                     meaning="The file system is badly damaged",
                     hint="Restore the disk, and repair it with chkdsk",
                 )
-            self.generation += 1
             self._worker = _Worker(self._disk.size)
         return self._worker
 
