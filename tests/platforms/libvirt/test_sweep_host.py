@@ -246,6 +246,24 @@ def test_a_guest_that_cannot_be_thawed_keeps_its_note(
     assert len(list(scratch_folder.glob("dead-*"))) == 1
 
 
+def test_a_backup_keeps_the_note_of_a_guest_that_cannot_be_thawed(
+    platform: LibvirtPlatform, machine: BareMachine, scratch_folder: Path
+) -> None:
+    killed_run("in the job", scratch_folder, machine.name)
+    (left,) = scratch_folder.glob("dead-*")
+    (left / "frozen").touch()
+    crash = Consistency.CRASH
+    request = SnapshotRequest(point_id="next", repository_id=REPOSITORY, since={}, consistency=crash)
+
+    with platform.open_snapshot(platform.inspect(machine.name), request, Cancellation()) as snapshot:
+        snapshot.check()
+
+    assert sorted(path.name for path in left.iterdir()) == ["frozen", "owner.json"]
+    machine.domain.destroy()
+    with platform.open_snapshot(platform.inspect(machine.name), request, Cancellation()):
+        assert not left.exists()
+
+
 def test_bitmaps_without_a_checkpoint_go_too(
     platform: LibvirtPlatform, machine: BareMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ _LONGEST_SOCKET_PATH = 107
 _SOCKET = "nbd.sock"
 _OWNER = "owner.json"
 _FROZEN = "frozen"
+_SCRATCH = ".scratch"
 
 
 class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +122,7 @@ class RunFolder:
 
     def scratch_file(self, disk: str) -> Path:
         """Where QEMU keeps what the guest overwrites on a disk."""
-        return self.path / f"{disk}.scratch"
+        return self.path / f"{disk}{_SCRATCH}"
 
     @property
     def free(self) -> int:
@@ -166,6 +167,11 @@ class Leftover(NamedTuple):
     def socket(self) -> Path:
         """Where QEMU served the frozen disks."""
         return self.path / _SOCKET
+
+    def remove_scratch_files(self) -> None:
+        """Give back the space, when QEMU does not use it any more."""
+        for file in self.path.glob(f"*{_SCRATCH}"):
+            file.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -51,13 +51,17 @@ def sweep_machine(domain: libvirt.virDomain, scratch_folder: Path) -> None:
 
 
 def _clear(domain: libvirt.virDomain, leftover: Leftover) -> bool:
-    """Clear away one run's leavings; tell whether that succeeded, else its folder stays to know it by."""
-    if leftover.frozen:
-        set_free(domain, leftover.owner.point_id)
-    if not end_job(domain, str(leftover.socket)):
-        return False
-    leftover.remove()
-    return True
+    """Clear away one run's leavings; tell whether its job is ended, else its folder stays to know it by.
+
+    It stays too when the guest cannot be set free: nothing else tells that it may be frozen.
+    """
+    free = not leftover.frozen or set_free(domain, leftover.owner.point_id)
+    ended = end_job(domain, str(leftover.socket))
+    if ended:
+        leftover.remove_scratch_files()
+        if free:
+            leftover.remove()
+    return ended
 
 
 def _exists(connection: libvirt.virConnect, owner: ScratchOwner) -> bool:
