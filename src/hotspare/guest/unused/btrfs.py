@@ -11,9 +11,9 @@ which the backup roots in the superblock point to. Btrfs gives no promise for th
 discards such blocks from then on, as ``fstrim`` does), and they help only where the current trees are
 damaged. A restored disk has the current trees whole.
 
-``partclone.btrfs`` keeps more: it takes logical addresses of file extents for places on the device, so that
-it keeps, on top of the right ones, as many bytes where nothing of theirs is; and it rounds to blocks of
-metadata.
+``partclone.btrfs`` keeps more: it takes the logical addresses of file extents for places on the device, so
+that besides the right places it keeps as many bytes where nothing of theirs is; it rounds all to the size
+of tree blocks, or to 64 KiB; and it follows subvolumes that are half deleted into what was deleted.
 """
 
 from hotspare.block.device import BlockReader
