@@ -29,10 +29,12 @@ STEPS = {
     "hotspare.platforms.libvirt.scratch.RunFolder.remove": "removing the run's folder",
 }
 STEPS_OFF = {
+    "hotspare.platforms.libvirt.scratch.RunFolder.create": "the run's folder",
     "hotspare.platforms.libvirt.offline.add_stored_bitmap": "the new bitmap",
     "hotspare.backup.machine.transfer_disk": "the transfer",
     "hotspare.repository.writer.RepositoryWriter.publish": "the restore point",
     "hotspare.platforms.libvirt.checkpoints.remove_stored_bitmap": "removing the old bitmap",
+    "hotspare.platforms.libvirt.scratch.RunFolder.remove": "removing the run's folder",
 }
 
 _SCRIPT = """
@@ -126,3 +128,4 @@ def test_killed_while_the_machine_is_off(
     assert protected.back_up()["vda"] is None
     assert protected.content("vda")[2 * MIB : 3 * MIB] == bytes([pattern]) * MIB
     assert bitmaps_of(machine.disks["vda"]) == [protected.mark]
+    assert not any(scratch_folder.glob("*-*"))

@@ -13,11 +13,13 @@ import libvirt
 import pytest
 
 from hotspare.cancellation import Cancellation
+from hotspare.errors import HotspareError
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
 from hotspare.platforms.libvirt.scratch import RunFolder, ScratchOwner, qemu_account
-from hotspare.platforms.platform import Consistency, Remnant, SnapshotRequest, SweepRequest
+from hotspare.platforms.platform import Consistency, Remnant, SnapshotRequest, SweepRequest, Token
 from lab import LabGuest, connection
 from tests.platforms.libvirt.bare_machine import BareMachine
+from tests.platforms.libvirt.protected import bitmaps_of
 
 pytestmark = pytest.mark.lab
 
@@ -177,6 +179,32 @@ def test_a_run_at_work_and_a_foreign_job_are_left_alone(
     assert platform.sweep(SweepRequest(repository_id=REPOSITORY)) == []
     assert jobs(machine)
     machine.domain.abortJob()
+
+
+def test_a_backup_of_a_machine_that_is_off_is_at_work_too(
+    platform: LibvirtPlatform, machine: BareMachine, scratch_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.domain.destroy()
+    see_only(monkeypatch, machine.name)
+    request = SnapshotRequest(point_id="alive", repository_id=REPOSITORY, since={})
+    second = SnapshotRequest(
+        point_id="two",
+        repository_id=REPOSITORY,
+        since={"vda": Token(value=f"{PREFIX}none", disk_identity="", size=0)},
+    )
+    with platform.open_snapshot(platform.inspect(machine.name), request, Cancellation()) as snapshot:
+        assert platform.sweep(SweepRequest(repository_id=REPOSITORY)) == []
+        with (
+            pytest.raises(HotspareError, match=f"{machine.name} is running already"),
+            platform.open_snapshot(platform.inspect(machine.name), second, Cancellation()),
+        ):
+            pytest.fail("two at once")
+        snapshot.check()
+        snapshot.commit()
+        assert len(list(scratch_folder.glob("alive-*"))) == 1
+
+    assert not any(scratch_folder.glob("*-*"))
+    assert bitmaps_of(machine.disks["vda"]) == [f"{PREFIX}alive"]
 
 
 def test_a_folder_of_a_machine_that_is_gone_or_of_another_libvirt(

@@ -23,6 +23,7 @@ from hotspare.platforms.libvirt.increment import (
     why_not_since,
 )
 from hotspare.platforms.libvirt.inventory import DomainDisk, DomainDisks
+from hotspare.platforms.libvirt.scratch import RunFolder
 from hotspare.platforms.libvirt.state import read_state
 from hotspare.platforms.libvirt.undo_record import pending_warnings
 from hotspare.platforms.platform import (
@@ -56,9 +57,15 @@ class OfflineSnapshot:
     """
 
     def __init__(
-        self, machine: Machine, disks: DomainDisks, checkpoints: Checkpoints, request: SnapshotRequest
+        self,
+        machine: Machine,
+        disks: DomainDisks,
+        checkpoints: Checkpoints,
+        run: RunFolder,
+        request: SnapshotRequest,
     ) -> None:
         self.machine = machine
+        self._run = run
         self.consistency = Consistency.OFFLINE
         self.frozen_seconds = 0.0
         self._domain = checkpoints.domain
@@ -124,21 +131,22 @@ class OfflineSnapshot:
     def commit(self) -> None:
         """Remove the older checkpoints and bitmaps of this repository."""
         self._committed = True
-        self.release()  # a bitmap cannot be removed from an image that is being served
+        self._running.close()  # a bitmap cannot be removed from an image that is being served
         # What fails here fails after the restore point is safe; the next run's sweep mends it.
         with suppress(libvirt.libvirtError, HotspareError):
             self._checkpoints.sweep(keep={self._checkpoint})
 
     def release(self) -> None:
-        """Stop serving the images, and take the new bitmaps back unless committed."""
+        """Stop serving the images, take the new bitmaps back unless committed, and let others at the machine."""
         self._running.close()
-        if self._committed or self._released:
+        if self._released:
             return
         self._released = True
         # If the machine was started meanwhile, they are QEMU's now, and left to the next run's sweep.
         with suppress(libvirt.libvirtError, HotspareError):
-            if not self._domain.isActive():
+            if not self._committed and not self._domain.isActive():
                 self._checkpoints.remove_bitmaps(self._checkpoint)
+        self._run.remove()
 
 
 def _plan(

@@ -136,6 +136,32 @@ class LibvirtPlatform:
     ) -> PullSnapshot | OfflineSnapshot:
         sweep_machine(domain, self.scratch_folder)
         machine = with_chosen_disks(describe_machine(domain, self.uri), request.disks)
+        off = machine.state is PowerState.OFF
+        owner = ScratchOwner(
+            uri=self.uri,
+            domain=machine.id,
+            name=machine.name,
+            repository_id=request.repository_id,
+            point_id=request.point_id,
+            pid=os.getpid(),
+        )
+        # From here on no other run of ours, and no sweep, touches the machine.
+        run = RunFolder.create(self.scratch_folder, owner, None if off else qemu_account(self._open))
+        try:
+            disks, checkpoints = self._disks_and_checkpoints(domain, machine, request)
+            cancellation.check()
+            if off:
+                with explained(f"The checkpoints of {machine.name} cannot be looked at"):
+                    return OfflineSnapshot(machine, disks, checkpoints, run, request)
+            running = RunningMachine(machine, disks, checkpoints, run, self.scratch_reserve)
+            return begin_snapshot(running, request, cancellation)
+        except BaseException:
+            run.remove()
+            raise
+
+    def _disks_and_checkpoints(
+        self, domain: libvirt.virDomain, machine: Machine, request: SnapshotRequest
+    ) -> tuple[DomainDisks, Checkpoints]:
         with explained(f"The disks of {machine.name} cannot be looked at"):
             disks = inspect_disks(domain).chosen_for(machine)
             prefix = checkpoint_prefix(request.repository_id)
@@ -145,24 +171,7 @@ class LibvirtPlatform:
                 # then they go with the commit.
                 checkpoints.sweep(keep={token.value for token in request.since.values()})
         _refuse_no_disks(machine, disks)
-        cancellation.check()
-        if machine.state is PowerState.OFF:
-            with explained(f"The checkpoints of {machine.name} cannot be looked at"):
-                return OfflineSnapshot(machine, disks, checkpoints, request)
-        owner = ScratchOwner(
-            uri=self.uri,
-            domain=machine.id,
-            repository_id=request.repository_id,
-            point_id=request.point_id,
-            pid=os.getpid(),
-        )
-        run = RunFolder.create(self.scratch_folder, owner, qemu_account(self._open))
-        try:
-            running = RunningMachine(machine, disks, checkpoints, run, self.scratch_reserve)
-            return begin_snapshot(running, request, cancellation)
-        except BaseException:
-            run.remove()
-            raise
+        return disks, checkpoints
 
     def plan_target(self, machine: Machine, request: TargetRequest) -> TargetPlan:
         """Say what domain ``create_target`` would make."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import libvirt
 import msgspec
 
-from hotspare.errors import NoSpace, PermissionRefused
+from hotspare.errors import HotspareError, NoSpace, PermissionRefused
 from hotspare.units import MIB, format_bytes
 
 DEFAULT_RESERVE = 256 * MIB
@@ -35,6 +35,8 @@ class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     uri: str
     domain: str
     """UUID."""
+    name: str = ""
+    """Of the domain, for people."""
     repository_id: str
     point_id: str
     pid: int
@@ -75,23 +77,28 @@ class RunFolder:
         self._lock: int | None = lock
 
     @classmethod
-    def create(cls, parent: Path, owner: ScratchOwner, account: Account) -> "RunFolder":
-        """Make the folder of a new run, in which QEMU may write.
+    def create(cls, parent: Path, owner: ScratchOwner, account: Account | None) -> "RunFolder":
+        """Make the folder of a new run, the only one at work on its machine.
+
+        Args:
+            parent: where.
+            owner: noted down in it.
+            account: who may write in it, and must be able to get there; None when QEMU has no business there.
 
         Raises:
+            HotspareError: another run of ours is at work on the machine.
             PermissionRefused: it cannot be made, or QEMU could not reach it.
             NoSpace: the file system is full.
         """
         try:
             make_scratch_folder(parent)
-            _check_reachable(parent, account)
+            if account is not None:
+                _check_reachable(parent, account)
             with _exclusive(parent):
+                _refuse_second_run(parent, owner)
                 path = Path(tempfile.mkdtemp(prefix=f"{owner.point_id[:12]}-", dir=parent))
-                marker = path / _OWNER
-                marker.write_bytes(msgspec.json.encode(owner))
-                lock = os.open(marker, os.O_RDWR)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.geteuid() == 0:
+                lock = _locked_marker(path / _OWNER, owner)
+            if account is not None and os.geteuid() == 0:
                 os.chown(path, account.uid, account.gid)
         except PermissionError as error:
             raise PermissionRefused(
@@ -106,7 +113,7 @@ class RunFolder:
                 hint="Set HOTSPARE_SCRATCH_FOLDER to a folder on a local file system with free space",
             ) from error
         run = cls(path, lock)
-        if len(os.fsencode(run.socket)) > _LONGEST_SOCKET_PATH:
+        if account is not None and len(os.fsencode(run.socket)) > _LONGEST_SOCKET_PATH:
             run.remove()
             raise PermissionRefused(
                 f"The path of the scratch folder {parent} is too long for a socket in it",
@@ -192,12 +199,36 @@ def leftovers(parent: Path) -> Iterator[list[Leftover]]:
         ]
 
 
-def living_runs_on(parent: Path, domain: str) -> bool:
-    """Tell whether a run of ours that lives has its folder there for a domain, given by its UUID."""
+def living_run_on(parent: Path, domain: str) -> ScratchOwner | None:
+    """Give a run of ours that lives and has its folder there for a domain, given by its UUID."""
     if not parent.is_dir():
-        return False
+        return None
     owners = (living_owner(folder) for folder in parent.iterdir())
-    return any(owner is not None and owner.domain == domain for owner in owners)
+    return next((owner for owner in owners if owner is not None and owner.domain == domain), None)
+
+
+def _refuse_second_run(parent: Path, owner: ScratchOwner) -> None:
+    if (other := living_run_on(parent, owner.domain)) is not None:
+        raise HotspareError(
+            f"A backup of {owner.name or owner.domain} is running already (hotspare, process {other.pid})",
+            meaning="Nothing was done, and that backup was left alone",
+            hint="Wait for it to end",
+        )
+
+
+def _locked_marker(path: Path, owner: ScratchOwner) -> int:
+    """Note down whose folder it is, and give the descriptor that holds the lock.
+
+    Locked before there is anything to read: others take no notice of a marker without an owner.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others may try it for an instant, to see whether we live
+        os.write(lock, msgspec.json.encode(owner))
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _dead_owner(folder: Path) -> ScratchOwner | None:

@@ -16,7 +16,7 @@ from hotspare.platforms.libvirt.checkpoints import Checkpoints, checkpoint_prefi
 from hotspare.platforms.libvirt.connection import explained
 from hotspare.platforms.libvirt.inventory import inspect_disks
 from hotspare.platforms.libvirt.quiesce import set_free
-from hotspare.platforms.libvirt.scratch import Leftover, is_run_folder, leftovers, living_runs_on
+from hotspare.platforms.libvirt.scratch import Leftover, is_run_folder, leftovers, living_run_on
 from hotspare.platforms.libvirt.snapshot import end_job, job_serves, job_socket
 from hotspare.platforms.platform import Remnant, SweepRequest
 
@@ -118,7 +118,7 @@ class HostSweep:
 
     def _is_busy(self, domain: libvirt.virDomain) -> bool:
         """Tell whether a run of ours, or a job of anybody, is at work on a machine."""
-        if living_runs_on(self.scratch_folder, domain.UUIDString()):
+        if living_run_on(self.scratch_folder, domain.UUIDString()) is not None:
             return True
         socket = job_socket(domain)
         # In a dry run the job of a dead run is still there.
