@@ -131,7 +131,6 @@ class InPlaceTarget:
         self._images = NewImages()
         self._servers: dict[str, QemuNbd] = {}
         self._serving = ExitStack()
-        self._resumed: set[str] = set()
         self._stamps: dict[str, int] = {}
         self._done = False
         _require_off(replacement.domain, replacement.name, power_off=power_off)
