@@ -11,9 +11,9 @@ import pytest
 from hotspare import events
 from hotspare.backup.machine import BackupOptions, backup_machine
 from hotspare.cancellation import Cancellation
-from hotspare.errors import SourceLost
+from hotspare.errors import ConsistencyNotReached, SourceLost
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
-from hotspare.platforms.platform import Consistency
+from hotspare.platforms.platform import Consistency, SnapshotRequest
 from hotspare.repository.keys.keychest import new_key_file
 from hotspare.repository.point import PointDisk
 from hotspare.repository.repository import Repository
@@ -72,8 +72,10 @@ def test_off_and_on_in_all_orders(protected: Protected, machine: BareMachine, tm
 
 
 def test_an_offline_backup_that_fails_takes_its_bitmap_back(
-    protected: Protected, machine: BareMachine
+    protected: Protected, machine: BareMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nothing is wrong with the machine, so no reason will be found.
+    monkeypatch.setattr("hotspare.platforms.libvirt.platform._REASON_SECONDS", 0.0)
     protected.back_up()
     mark = protected.mark
     machine.write_while_off(2 * MIB, MIB, 2)
@@ -165,12 +167,25 @@ def test_cloned(protected: Protected, machine: BareMachine, platform: LibvirtPla
         assert bitmaps_of(clone.disks["vda"]) == [of_clone.mark]
 
 
-def test_saved_and_restored(protected: Protected, machine: BareMachine) -> None:
+def test_saved_and_restored(protected: Protected, machine: BareMachine, platform: LibvirtPlatform) -> None:
     machine.start()
     protected.back_up()
     machine.write(2 * MIB, MIB, 2)
     machine.domain.managedSave(0)
     assert protected.back_up()["vda"] is None
+    assert protected.point is not None
+    assert protected.point.consistency == "crash", "what it remembers is not on its disks"
+    assert any("memory is saved" in warning for warning in protected.point.warnings)
+    level = Consistency.FILESYSTEM
+    required = SnapshotRequest(
+        point_id="p", repository_id="r", since={}, consistency=level, require_consistency=True
+    )
+    with (
+        pytest.raises(ConsistencyNotReached, match="memory is saved"),
+        platform.open_snapshot(platform.inspect(machine.name), required, Cancellation()),
+    ):
+        pytest.fail("it is as after a power cut")
+    assert bitmaps_of(machine.disks["vda"]) == [protected.mark]
     machine.start()
     machine.write(3 * MIB, MIB, 3)
 

@@ -23,6 +23,7 @@ from hotspare.platforms.libvirt.increment import (
     why_not_since,
 )
 from hotspare.platforms.libvirt.inventory import DomainDisk, DomainDisks
+from hotspare.platforms.libvirt.quiesce import not_reached
 from hotspare.platforms.libvirt.scratch import RunFolder
 from hotspare.platforms.libvirt.state import read_state
 from hotspare.platforms.libvirt.undo_record import pending_warnings
@@ -33,6 +34,11 @@ from hotspare.platforms.platform import (
     SnapshotRequest,
     StateFile,
     Token,
+)
+
+_MEMORY_SAVED = (
+    "the machine's memory is saved (virsh managedsave) and is left out: its disks are as after a power cut,"
+    " and restored it starts anew"
 )
 
 
@@ -66,15 +72,17 @@ class OfflineSnapshot:
     ) -> None:
         self.machine = machine
         self._run = run
-        self.consistency = Consistency.OFFLINE
         self.frozen_seconds = 0.0
         self._domain = checkpoints.domain
+        self.consistency = Consistency.OFFLINE
+        if saved := bool(self._domain.hasManagedSaveImage()):
+            self.consistency = _consistency_beside_memory(self._domain, request)
         state = read_state(self._domain, machine.platform)
         self.state: Sequence[StateFile] = state.files
         self._checkpoints = checkpoints
         self._checkpoint = checkpoints.prefix + request.point_id
         self._committed = self._released = False
-        warnings = [*state.warnings, *pending_warnings(machine.native)]
+        warnings = [*state.warnings, *pending_warnings(machine.native), *([_MEMORY_SAVED] if saved else [])]
         images = checkpoints.images()
         self._running = ExitStack()
         self._servers: dict[str, QemuNbd] = {}
@@ -137,7 +145,7 @@ class OfflineSnapshot:
             self._checkpoints.sweep(keep={self._checkpoint})
 
     def release(self) -> None:
-        """Stop serving the images, take the new bitmaps back unless committed, and let others at the machine."""
+        """Stop serving the images, and take the new bitmaps back unless committed."""
         self._running.close()
         if self._released:
             return
@@ -147,6 +155,18 @@ class OfflineSnapshot:
             if not self._committed and not self._domain.isActive():
                 self._checkpoints.remove_bitmaps(self._checkpoint)
         self._run.remove()
+
+
+def _consistency_beside_memory(domain: libvirt.virDomain, request: SnapshotRequest) -> Consistency:
+    """Give the level of disks whose machine goes on from its saved memory: what it had not written is there.
+
+    Raises:
+        ConsistencyNotReached: more is required.
+    """
+    if request.require_consistency and request.consistency is not Consistency.CRASH:
+        wanted = request.consistency or Consistency.FILESYSTEM
+        raise not_reached(domain, wanted, Consistency.CRASH, ["its memory is saved (virsh managedsave)"])
+    return Consistency.CRASH
 
 
 def _plan(
