@@ -103,6 +103,23 @@ def test_a_guest_that_runs_unfrozen(image: Path) -> None:
     assert not found.by_disk
 
 
+@pytest.mark.parametrize("beside", ["mke2fs", None])
+def test_ntfs_in_a_frozen_guest_of_linux_is_kept(image: Path, tmp_path: Path, beside: str | None) -> None:
+    """Only Windows freezes it: the marks of a volume that crashed earlier are those of a mounted one."""
+    run(["mkfs.ntfs", "-Q", "-F", "-q", "-L", "windows", str(image)])
+    other = tmp_path / "other.raw"
+    other.write_bytes(bytes(16 * MIB))
+    if beside:
+        run([beside, "-q", "-F", str(other)])
+
+    ntfs, *_ = look(Quiet.FROZEN, vda=image, vdb=other).volumes
+
+    assert ntfs.content == "ntfs"
+    expected = "Linux does not freeze it" if beside else "a Linux program may have it mounted"
+    assert ntfs.kept_because is not None
+    assert expected in ntfs.kept_because
+
+
 def test_what_nobody_knows_is_kept() -> None:
     found = find_unused({"vda": MemoryDisk(os.urandom(MIB)), "vdb": MemoryDisk(b"")}, Quiet.OFFLINE)
 

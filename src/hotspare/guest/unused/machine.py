@@ -1,6 +1,6 @@
 """What a machine's disks hold that no file system needs: all volumes of all disks together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from hotspare.block.device import BlockReader
@@ -33,6 +33,7 @@ _RANGES_MAX = 1_000_000
 """Of one disk: beyond that the shortest are kept, so that memory stays bounded."""
 _MEMBER = "lvm"
 """The content of a physical volume of LVM."""
+_OF_LINUX = {"btrfs", "ext", "lvm", "swap", "xfs"}
 NOT_FROZEN = "the machine runs, and its file systems are not frozen"
 
 
@@ -81,7 +82,7 @@ def find_unused(disks: Mapping[str, BlockReader], quiet: Quiet | None) -> Machin
     for volume in found.volumes:
         if volume.content == _MEMBER and grouped:
             continue  # its logical volumes speak for themselves
-        reason = _why_kept(volume, quiet)
+        reason = _why_kept(volume, quiet, {one.content for one in found.volumes})
         report = _kept(volume, reason) if reason else _look_into(volume, disks, quiet)
         reports.append(report)
         if report.unused is not None:
@@ -94,14 +95,22 @@ def find_unused(disks: Mapping[str, BlockReader], quiet: Quiet | None) -> Machin
     return MachineUnused(by_disk, tuple(reports))
 
 
-def _why_kept(volume: Volume, quiet: Quiet | None) -> str | None:
-    """Say why nothing of a volume may be left out, before it is looked into."""
+def _why_kept(volume: Volume, quiet: Quiet | None, beside: Set[str]) -> str | None:
+    """Say why nothing of a volume may be left out, before it is looked into.
+
+    Args:
+        volume: one of the machine's.
+        quiet: why file systems stand still.
+        beside: what all of the machine's volumes hold.
+    """
     if volume.keep_because is not None:
         return volume.keep_because
     if volume.content not in MAPS:
         return f"{volume.content} is kept whole" if volume.content else "its content is unknown"
     if quiet is None and volume.content != "swap":
         return NOT_FROZEN
+    if quiet is Quiet.FROZEN and volume.content == "ntfs" and not beside.isdisjoint(_OF_LINUX):
+        return "Linux does not freeze it, and a crash of Windows would not show"
     return None
 
 
