@@ -219,6 +219,16 @@ def test_extents_beyond_the_last_one_of_the_physical_volume() -> None:
     assert only_remark(found) == "its metadata cannot be understood: snap has extents beyond the end of pv1"
 
 
+def test_a_part_of_another_volume_is_no_volume_even_if_it_can_be_seen() -> None:
+    """LVM2 shows an image that is split off a mirror for a while."""
+    found = group_of(GROUP.replace('im0 { status = ["READ"]', 'im0 { status = ["READ", "VISIBLE"]').encode())
+
+    assert [(one.name, one.reason) for one in found.unreadable if one.name == "hs/im0"] == [
+        ("hs/im0", "it is a part of fast")
+    ]
+    assert "hs/im0" not in [volume.name for volume in found.volumes]
+
+
 @pytest.mark.parametrize("status", ["LOCKED", "CONVERTING", "MERGING", "whatever-comes"])
 def test_a_volume_in_a_state_that_is_not_plain(status: str) -> None:
     text = GROUP.replace(

@@ -144,6 +144,18 @@ def test_members_of_a_software_raid(tmp_path: Path, version: str, size: int) -> 
     assert found.keep_because == "it is part of a RAID"
 
 
+def test_a_superblock_in_the_wrong_place_is_that_of_something_else(tmp_path: Path) -> None:
+    """Of a partition that was moved, say: each knows where it has to be."""
+    path = image(tmp_path / "image")
+    md_superblock("1.0", path)
+    at = (path.stat().st_size // 512 - 16) // 8 * 8 * 512
+    write(path, 4096, read(path, at, 4096))
+    write(path, at, bytes(4096))
+    blkid(path, status=2)  # it finds nothing either
+
+    assert volume_of(path).content == ""
+
+
 def test_a_raid_decides_over_the_file_system_that_shows_through(tmp_path: Path) -> None:
     """A mirror with its superblock at the end looks like the file system on it."""
     path = tmp_path / "image"
