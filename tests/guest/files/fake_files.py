@@ -22,7 +22,7 @@ def volume(
 
 
 class MemoryFiles(NodeFileSystem[str]):
-    """Files by path; nodes are paths. A value that begins with ``->`` makes a link, ``!`` something damaged."""
+    """Files by path; nodes are paths. A value of ``->`` and more makes a link, ``!`` something damaged."""
 
     kind = "memory"
 
@@ -52,9 +52,8 @@ class MemoryFiles(NodeFileSystem[str]):
             raise damaged(self.kind, f"{path} is broken")
         inode = list(self._files).index(node)
         if value.startswith("->"):
-            return FileEntry(
-                path=path, kind="link", size=len(value) - 2, modified=0, inode=inode, target=value[2:]
-            )
+            target = value[2:]
+            return FileEntry(path=path, kind="link", size=len(target), modified=0, inode=inode, target=target)
         kind = "folder" if value == "/" else "file"
         return FileEntry(path=path, kind=kind, size=len(value), modified=0, inode=inode)  # type: ignore[arg-type]
 

@@ -60,9 +60,9 @@ def test_names_of_the_device_mapper(mapped: str, name: str) -> None:
 
 def test_lines() -> None:
     text = (
-        "\n# comment\nUUID=1 / ext4\n  /dev/vda2   /a//b/  xfs  ro,subvol=/x/y,nofail 0 0\n/dev/sr0 /media/cd auto noauto\n"
-        "UUID=2 none swap\nproc /proc proc\n/dev/vda3 swap swap\n/old /new none bind\n/dev/vda5 /b none bind\nUUID=3\n"
-        "/dev/vda4 relative ext4\n"
+        "\n# comment\nUUID=1 / ext4\n  /dev/vda2   /a//b/  xfs  ro,subvol=/x/y,nofail 0 0\n"
+        "/dev/sr0 /media/cd auto noauto\nUUID=2 none swap\nproc /proc proc\n/dev/vda3 swap swap\n"
+        "/old /new none bind\n/dev/vda5 /b none bind\nUUID=3\n/dev/vda4 relative ext4\n"
     )
     lines = list(parse_fstab(text))
     assert [(line.source, line.point, line.kind) for line in lines] == [

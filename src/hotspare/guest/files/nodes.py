@@ -39,7 +39,7 @@ class NodeFileSystem(ABC, Generic[N]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._folders: OrderedDict[N, dict[str, N]] = OrderedDict()
+        self._folders: OrderedDict[N, tuple[dict[str, N], FileSystemUnreadable | None]] = OrderedDict()
         self._remembered = 0
         self._folder_bytes: dict[N, int] = {}
         self._folder_bytes_total = 0
@@ -179,18 +179,19 @@ class NodeFileSystem(ABC, Generic[N]):
         """Read a folder's names, or remember them; with what was wrong with the rest of it."""
         if folder in self._folders:
             self._folders.move_to_end(folder)
-            return self._folders[folder], None
+            return self._folders[folder]
         names: dict[str, N] = {}
+        failure: FileSystemUnreadable | None = None
         try:
             for name, node in self.children(folder):
                 names.setdefault(name, node)
         except FileSystemUnreadable as error:
-            return names, error
-        self._folders[folder] = names
-        self._remembered += len(names)
+            failure = error.with_traceback(None)
+        self._folders[folder] = names, failure
+        self._remembered += len(names) + 1
         while self._remembered > _REMEMBERED_NAMES_MAX and len(self._folders) > 1:
-            self._remembered -= len(self._folders.popitem(last=False)[1])
-        return names, None
+            self._remembered -= len(self._folders.popitem(last=False)[1][0]) + 1
+        return names, failure
 
 
 def _not_there(path: str, why: str) -> NoReturn:
