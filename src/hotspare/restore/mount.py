@@ -4,9 +4,11 @@ What a guest's permissions and access control lists say is shown, but not enforc
 key of the repository and may read everything, and nobody else may. Set-id programs and devices do nothing.
 """
 
+import ctypes
 import errno
 import importlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -82,7 +84,16 @@ def mount_files(
         if thread.is_alive():
             _unmount(folder, warn)
             thread.join(_END_SECONDS)
+        _ignore_broken_pipes()
         served.close()
+
+
+def _ignore_broken_pipes() -> None:
+    """Undo what FUSE's library does at its end: a pipe that breaks would end the program, not be an error.
+
+    Python's own function for this works in the main thread only.
+    """
+    ctypes.CDLL(None).signal(signal.SIGPIPE.value, ctypes.c_void_p(signal.SIG_IGN.value))
 
 
 def _options(everybody: bool) -> dict[str, Any]:
