@@ -13,7 +13,7 @@ from tests.guest.volumes.images import image, read, run, sfdisk
 from tests.memory_disk import MemoryDisk
 
 fuzzing = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -17,7 +17,7 @@ from tests.memory_disk import MemoryDisk
 
 UUIDS = [f"{letter * 6}-aaaa-bbbb-cccc-dddd-eeee-{letter * 6}" for letter in "xy"]
 fuzzing = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -43,7 +43,7 @@ def members(sets: dict[str, Ranges]) -> set[tuple[str, int]]:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(layouts(), st.integers(0, 60), st.integers(0, 60))
 def test_places_are_in_the_order_of_the_volume(drawn: tuple[Layout, Where], offset: int, length: int) -> None:
     layout, where = drawn
@@ -59,7 +59,7 @@ def test_places_are_in_the_order_of_the_volume(drawn: tuple[Layout, Where], offs
     assert found == where[offset : offset + length]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(layouts(), st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), max_size=6))
 def test_sets_are_translated_byte_by_byte(drawn: tuple[Layout, Where], pairs: list[tuple[int, int]]) -> None:
     layout, where = drawn
