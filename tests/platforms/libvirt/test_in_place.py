@@ -16,11 +16,12 @@ import pytest
 
 from hotspare.block.nbd.client import NbdClient
 from hotspare.cancellation import Cancellation
-from hotspare.errors import MachineNotFound, UsageError
+from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable, UsageError
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
 from hotspare.platforms.platform import Machine
 from lab import connection
 from tests.platforms.libvirt.bare_machine import MIB, BareMachine
+from tests.platforms.libvirt.lost_connection import MortalPlatform, mortal_platform
 
 pytestmark = pytest.mark.lab
 
@@ -81,14 +82,19 @@ def leftovers(machine: BareMachine) -> list[str]:
 
 
 def restore(described: Machine) -> Action:
+    """As ``restore_machine`` does, which discards what it made whatever happens."""
+
     def act(platform: LibvirtPlatform) -> None:
         target = platform.replace_machine(described, power_off=False)
-        for disk in described.disks:
-            with closing(target.writer(disk.name)) as writer:
-                for offset in range(0, disk.size, MIB):
-                    writer.write(offset, NEW * MIB)
-                writer.flush()
-        target.finalize()
+        try:
+            for disk in described.disks:
+                with closing(target.writer(disk.name)) as writer:
+                    for offset in range(0, disk.size, MIB):
+                        writer.write(offset, NEW * MIB)
+                    writer.flush()
+            target.finalize()
+        finally:
+            target.discard()
 
     return act
 
@@ -279,3 +285,79 @@ def test_a_machine_that_is_gone_is_not_replaced(platform: LibvirtPlatform, descr
     )
     with pytest.raises(MachineNotFound, match="--keep-uuid"):
         platform.replace_machine(gone, power_off=False)
+
+
+def lose_the_answer(patch: pytest.MonkeyPatch, mortal: MortalPlatform, *, done: bool) -> None:
+    """Lose libvirt in the midst of defining a machine, after or before it is done."""
+    define = libvirt.virConnect.defineXML
+
+    def define_and_lose(lost: libvirt.virConnect, definition: str) -> Any:
+        if done:
+            define(lost, definition)
+        mortal.cut()
+        return define(lost, definition)
+
+    patch.setattr(libvirt.virConnect, "defineXML", define_and_lose)
+
+
+def test_the_answer_that_it_is_defined_is_lost(
+    machine: BareMachine,
+    platform: LibvirtPlatform,
+    described: Machine,
+    scratch_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin_again(machine, platform)
+    with mortal_platform(scratch_folder) as mortal, monkeypatch.context() as patch:
+        lose_the_answer(patch, mortal, done=True)
+        restore(described)(mortal)
+
+    assert whole_content(machine) == NEW
+    platform.undo_restore(machine.name, force=False)
+    assert whole_content(machine) == OLD
+    assert leftovers(machine) == []
+
+
+@pytest.mark.parametrize(("done", "back"), [(True, False), (False, False), (False, True)])
+def test_it_is_not_known_whether_it_is_defined(
+    machine: BareMachine,
+    platform: LibvirtPlatform,
+    described: Machine,
+    scratch_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    done: bool,
+    back: bool,
+) -> None:
+    def stays_away(uri: str) -> libvirt.virConnect:
+        raise PlatformUnavailable(f"libvirt does not answer at {uri}")
+
+    begin_again(machine, platform)
+    with mortal_platform(scratch_folder) as mortal, monkeypatch.context() as patch:
+        lose_the_answer(patch, mortal, done=done)
+        if not back:
+            patch.setattr("hotspare.platforms.libvirt.in_place.open_connection", stays_away)
+        with pytest.raises(PlatformUnavailable, match="was lost while it defined"):
+            restore(described)(mortal)
+
+    assert whole_content(machine) == (NEW if done else OLD)
+    assert len(leftovers(machine)) == 3, "two overlays and the record"
+    platform.undo_restore(machine.name, force=False)
+    assert whole_content(machine) == OLD
+    assert leftovers(machine) == []
+
+
+def test_a_definition_that_is_refused_leaves_the_old_machine(
+    machine: BareMachine, platform: LibvirtPlatform, described: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_again(machine, platform)
+
+    def refuse(_connection: libvirt.virConnect, _definition: str) -> None:
+        raise libvirt.libvirtError("unsupported configuration")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libvirt.virConnect, "defineXML", refuse)
+        with pytest.raises(HotspareError, match="unsupported configuration"):
+            restore(described)(platform)
+
+    assert whole_content(machine) == OLD
+    assert leftovers(machine) == []

@@ -12,13 +12,14 @@ import libvirt
 import msgspec
 import pytest
 
-from hotspare.errors import HotspareError, TargetExists, UsageError
+from hotspare.errors import HotspareError, PlatformUnavailable, TargetExists, UsageError
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import Machine, TargetRequest
 from lab import connection, domain_name
 from lab.sweep import remove_domain
 from tests.platforms.libvirt.bare_machine import MIB, BareMachine
+from tests.platforms.libvirt.lost_connection import mortal_platform
 
 pytestmark = pytest.mark.lab
 
@@ -233,3 +234,40 @@ def test_what_libvirt_refuses_leaves_nothing(
         target.finalize()
     target.discard()
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_the_answer_that_a_new_machine_is_made_is_lost(
+    machine: Machine,
+    name: str,
+    network: str,
+    scratch_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    back: bool,
+) -> None:
+    """It is there with its disks, whether libvirt can be asked again or not."""
+    define = libvirt.virConnect.defineXML
+
+    def stays_away(uri: str) -> libvirt.virConnect:
+        raise PlatformUnavailable(f"libvirt does not answer at {uri}")
+
+    with mortal_platform(scratch_folder) as mortal, monkeypatch.context() as patch:
+
+        def define_and_lose(lost: libvirt.virConnect, definition: str) -> Any:
+            define(lost, definition)
+            mortal.cut()
+            return define(lost, definition)
+
+        patch.setattr(libvirt.virConnect, "defineXML", define_and_lose)
+        wanted = request(name, network, scratch_folder / "disks")
+        if back:
+            made(mortal, machine, wanted)
+        else:
+            patch.setattr("hotspare.platforms.libvirt.target.open_connection", stays_away)
+            with pytest.raises(PlatformUnavailable, match="was lost while it defined"):
+                made(mortal, machine, wanted)
+
+    root = ET.fromstring(connection().lookupByName(name).XMLDesc())
+    sources = [source.attrib["file"] for source in root.iterfind("devices/disk[@device='disk']/source")]
+    assert sources
+    assert sorted(sources) == sorted(str(path) for path in (scratch_folder / "disks").iterdir())

@@ -17,9 +17,15 @@ from hotspare.block.nbd.client import NbdClient
 from hotspare.block.new_images import NewImages, format_to_write
 from hotspare.block.overlay import create_overlay, is_overlay_of
 from hotspare.block.qemu import QemuNbd
-from hotspare.errors import MachineNotFound, SourceLost, UsageError
+from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable, SourceLost, UsageError
 from hotspare.platforms.libvirt.checkpoints import Checkpoints
-from hotspare.platforms.libvirt.connection import explained
+from hotspare.platforms.libvirt.connection import (
+    explained,
+    find_domain,
+    is_gone,
+    message_of,
+    open_connection,
+)
 from hotspare.platforms.libvirt.definition import NewDisk, restored_definition
 from hotspare.platforms.libvirt.inventory import DomainDisk, DomainDisks, describe_machine, inspect_disks
 from hotspare.platforms.libvirt.kvm import kvm_problem
@@ -171,6 +177,7 @@ class InPlaceTarget:
 
         Raises:
             SourceLost: it was started or its disks changed meanwhile, or an image was not written to its end.
+            PlatformUnavailable: libvirt was lost, and may have defined it; then all is kept.
             HotspareError: libvirt refuses the definition.
         """
         self._serving.close()
@@ -182,15 +189,49 @@ class InPlaceTarget:
             new_files=tuple(disk.path for disk in self._of.new.values()),
         )
         record.write(self._of.record)
-        with explained(
-            f"libvirt refuses the definition of {self._of.name}",
-            meaning="The machine is what it was; the restore point is not touched",
-            hint="Restore it as a new machine with --to, or its disks with --disk",
-        ):
-            domain = self._of.domain.connect().defineXML(self._of.definition)
+        domain = self._define()
+        self._keep()
+        return describe_machine(domain, self._of.uri)
+
+    def _define(self) -> libvirt.virDomain:
+        connection = self._of.domain.connect()
+        try:
+            return connection.defineXML(self._of.definition)
+        except libvirt.libvirtError as error:
+            refused = False
+            with suppress(libvirt.libvirtError, HotspareError):
+                # An answer that was lost may have been that it is done, or is still to be done.
+                answered = not is_gone(connection)
+                domain = find_domain(
+                    connection if answered else open_connection(self._of.uri),
+                    self._of.machine.id,
+                    self._of.uri,
+                )
+                if noted_undo(ET.fromstring(stored_definition(domain))) is not None:  # noqa: S314
+                    return domain
+                refused = answered
+            if not refused:
+                self._keep()
+                raise self._not_known(error) from error
+            with explained(
+                f"libvirt refuses the definition of {self._of.name}",
+                meaning="The machine is what it was; the restore point is not touched",
+                hint="Restore it as a new machine with --to, or its disks with --disk",
+            ):
+                raise
+
+    def _not_known(self, error: libvirt.libvirtError) -> PlatformUnavailable:
+        name = self._of.name
+        return PlatformUnavailable(
+            f"libvirt was lost while it defined {name} upon its restored disks: {message_of(error)}",
+            meaning="The machine is wholly the restored one, or wholly what it was; all is kept for either",
+            hint=f"When libvirt is back, run 'hotspare restore undo {name}' and restore it again",
+        )
+
+    def _keep(self) -> None:
+        """Let all stay that was made: the machine is upon it, or may be."""
         self._done = True
         self._images.keep()
-        return describe_machine(domain, self._of.uri)
 
     def _overlaid(self, name: str, disk: DomainDisk) -> OverlaidDisk:
         overlay = self._of.overlay_of(name)

@@ -1,5 +1,6 @@
 """A domain being restored: its disks as files of this host, and its definition at the end."""
 
+import uuid
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,22 @@ import libvirt
 from hotspare.block.file import RawFile
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.new_images import NewImages
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused, TargetExists, UsageError
-from hotspare.platforms.libvirt.connection import explained
+from hotspare.errors import (
+    HotspareError,
+    MachineNotFound,
+    NoSpace,
+    PermissionRefused,
+    PlatformUnavailable,
+    TargetExists,
+    UsageError,
+)
+from hotspare.platforms.libvirt.connection import (
+    explained,
+    find_domain,
+    is_gone,
+    message_of,
+    open_connection,
+)
 from hotspare.platforms.libvirt.definition import NewDisk, NewState, restored_definition
 from hotspare.platforms.libvirt.inventory import describe_machine
 from hotspare.platforms.libvirt.kvm import kvm_problem
@@ -116,24 +131,58 @@ class LibvirtTarget:
         Raises:
             SourceLost: an image was not written to the end.
             TargetExists: the name or a file was taken meanwhile.
+            PlatformUnavailable: libvirt was lost, and may have defined it; then all is kept.
             HotspareError: libvirt refuses the definition.
         """
         name = self._planned.plan.name
         self._images.publish()
         definition = _definition(self._planned, self._state.placed)
         _check_name(self._connection, name)  # defining would overwrite a domain made meanwhile
-        with explained(
-            f"libvirt refuses the definition of {name}",
-            meaning="The machine was not made; the restore point is not touched",
-            hint="Restore its disks to files with --disk, and define the machine by hand",
-        ):
-            domain = self._connection.defineXML(definition)
-        self._images.keep()
-        self._state.keep()
+        domain = self._define(definition)
+        self._keep()
         for pool in {disk.pool for disk in self._planned.plan.disks if disk.pool}:
             with suppress(HotspareError):  # the machine is there, and works without libvirt's list of volumes
                 refresh_pool(self._connection, pool)
         return describe_machine(domain, self._uri)
+
+    def _define(self, definition: str) -> libvirt.virDomain:
+        name = self._planned.plan.name
+        root = ET.fromstring(definition)  # noqa: S314 - made just now
+        if (identity := root.findtext("uuid")) is None:
+            identity = ET.SubElement(root, "uuid").text = str(uuid.uuid4())
+        try:
+            return self._connection.defineXML(ET.tostring(root, encoding="unicode"))
+        except libvirt.libvirtError as error:
+            try:
+                # The answer may be all that was lost.
+                asked = open_connection(self._uri) if is_gone(self._connection) else self._connection
+                found = find_domain(asked, identity, self._uri)
+                if found.name() == name:
+                    return found
+            except MachineNotFound:
+                pass
+            except (HotspareError, libvirt.libvirtError):
+                self._keep()
+                raise self._not_known(error) from error
+            with explained(
+                f"libvirt refuses the definition of {name}",
+                meaning="The machine was not made; the restore point is not touched",
+                hint="Restore its disks to files with --disk, and define the machine by hand",
+            ):
+                raise
+
+    def _not_known(self, error: libvirt.libvirtError) -> PlatformUnavailable:
+        name, disks = self._planned.plan.name, ", ".join(disk.path for disk in self._planned.plan.disks)
+        return PlatformUnavailable(
+            f"libvirt was lost while it defined {name}: {message_of(error)}",
+            meaning=f"The machine may have been made, so its disks are kept: {disks}",
+            hint=f"When libvirt is back: if 'virsh list --all' does not show {name}, remove them and repeat",
+        )
+
+    def _keep(self) -> None:
+        """Let all stay that was made: the machine is upon it, or may be."""
+        self._images.keep()
+        self._state.keep()
 
     def discard(self, *, keep_partial: bool = False) -> None:
         """Remove the files that were made, or keep them hidden."""
