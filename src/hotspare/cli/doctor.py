@@ -1,8 +1,10 @@
 """``hotspare doctor``: what this host lacks, and how to mend it."""
 
+import os
 import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,12 +15,14 @@ from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError
+from hotspare.guest.files.appliance.kernel import find_kernel
 from hotspare.platforms.platform import Finding
 
 app = noun("doctor", "Say what this host lacks, and how to mend it.")
 
 PROGRAMS = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils"}
 """Programs that are needed whatever the platform, and the Debian package of each."""
+_EMULATOR = "qemu-system-x86_64"
 
 
 @app.default
@@ -41,6 +45,7 @@ def doctor(
             findings += [_configuration(session), _catalog(session), _repository(session)]
             known = {finding.subject for finding in findings}
             findings += [finding for finding in _platform(session) if finding.subject not in known]
+    findings += [_micro_vm(), _fuse()]
     _tell(findings, as_json=options.output == "json")
 
 
@@ -79,6 +84,27 @@ def _program(name: str) -> Finding:
     if path:
         return Finding(name, ok=True, detail=path)
     return Finding(name, ok=False, detail="is not installed", hint=f"apt install {PROGRAMS[name]}")
+
+
+def _micro_vm() -> Finding:
+    """Look for what reads files of XFS, Btrfs, and whatever is not read in process."""
+    subject = "micro-VM for files"
+    try:
+        kernel = find_kernel(os.environ)
+    except HotspareError as error:
+        return _failed(subject, error, needed=False)
+    if shutil.which(_EMULATOR) is None:
+        hint = "apt install qemu-system-x86"
+        return Finding(subject, ok=False, detail=f"{_EMULATOR} is not installed", hint=hint, needed=False)
+    return Finding(subject, ok=True, detail=f"boots {kernel.image}", needed=False)
+
+
+def _fuse() -> Finding:
+    there = Path("/dev/fuse").exists() and shutil.which("fusermount3")
+    if there:
+        return Finding("FUSE for mount", ok=True, detail=there, needed=False)
+    detail = "/dev/fuse or fusermount3 is missing"
+    return Finding("FUSE for mount", ok=False, detail=detail, hint="apt install fuse3", needed=False)
 
 
 def _configuration(session: Session) -> Finding:
@@ -124,5 +150,5 @@ def _platform(session: Session) -> list[Finding]:
         return [_failed(session.settings.platform, error)]
 
 
-def _failed(subject: str, error: HotspareError) -> Finding:
-    return Finding(subject, ok=False, detail=error.what, hint=error.hint)
+def _failed(subject: str, error: HotspareError, *, needed: bool = True) -> Finding:
+    return Finding(subject, ok=False, detail=error.what, hint=error.hint, needed=needed)

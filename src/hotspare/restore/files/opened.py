@@ -10,6 +10,7 @@ from typing import Literal
 from hotspare.block.device import BlockReader
 from hotspare.errors import FileSystemUnreadable, HotspareError, PlatformUnavailable
 from hotspare.guest.files.appliance.appliance import Appliance
+from hotspare.guest.files.appliance.machine import Accelerator
 from hotspare.guest.files.by_path import FilesByPath
 from hotspare.guest.files.file_system import FileContent, FileEntry, FileSystem, NeedsAppliance
 from hotspare.guest.files.machine import MachineFiles
@@ -17,6 +18,7 @@ from hotspare.guest.files.opening import open_file_system
 from hotspare.guest.volumes.find import find_volumes
 from hotspare.guest.volumes.reader import VolumeReader
 from hotspare.guest.volumes.volume import Volume
+from hotspare.platforms.libvirt.kvm import kvm_problem
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.restore.files.read_ahead import ReadAhead
@@ -36,6 +38,11 @@ class Opening:
     """Folder for the micro-VM's own parts."""
     appliance: ApplianceUse = "auto"
     """``auto``: in process where that is proven to be right, else by the kernel of the micro-VM."""
+
+    @staticmethod
+    def accelerator() -> Accelerator:
+        """Say how the micro-VM runs: by KVM where that works."""
+        return "tcg" if kvm_problem() else "kvm"
 
 
 @contextmanager
@@ -158,7 +165,10 @@ class _Volumes:
                 raise self._failure
             if self._appliance is None:
                 try:
-                    launched = Appliance.launch(self._disks, cache=self._opening.cache)
+                    accelerator = self._opening.accelerator()
+                    launched = Appliance.launch(
+                        self._disks, cache=self._opening.cache, accelerator=accelerator
+                    )
                 except HotspareError as error:
                     self._failure = error
                     raise
