@@ -61,7 +61,8 @@ def test_a_tree_is_walked_with_folders_first(files: MountedFiles) -> None:
 
 def test_links_are_described_and_never_followed(files: MountedFiles) -> None:
     assert files.entry("/out").target == "/"
-    for path in ("/link/side", "/out/etc/passwd", "/loop/x", "/../../etc/passwd", "/in/../../../etc/passwd"):
+    outside = "/in" + "/.." * 30 + "/etc/passwd"
+    for path in ("/link/side", "/out/etc/passwd", "/loop/x", outside):
         with pytest.raises(PathNotFound):
             files.entry(path)
         with pytest.raises(PathNotFound):
@@ -115,12 +116,11 @@ def test_large_folders_come_in_pieces_and_may_be_left(files: MountedFiles, folde
     listing = files.entries("/in")
     next(listing)
     assert files.entry("/file").size == 7
-    assert len(list(listing)) == 200
     for _ in range(200):
         left = files.entries("/in")
         next(left)
         del left  # a generator is closed with its last reference
-    assert len(list(files.entries("/in"))) == 201
+    assert len(list(listing)) == 200, "those that were left are not in its way"
 
 
 @pytest.mark.usefixtures("small_batches")

@@ -23,7 +23,6 @@ from hotspare.guest.files.appliance.archive import Archive
 from hotspare.guest.files.appliance.initramfs import NEEDED, initramfs
 from hotspare.guest.files.appliance.kernel import Kernel, find_kernel
 from hotspare.units import MIB
-from lab.kernel import kernel_with_modules
 
 LAUNCH = """
 import sys
@@ -99,6 +98,12 @@ def test_a_host_without_a_kernel_says_what_to_install(tmp_path: Path) -> None:
         find_kernel({"HOTSPARE_APPLIANCE_KERNEL": "/none"}, tmp_path)
 
 
+def test_a_full_disk_is_told(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(PlatformUnavailable, match="cannot be built"):
+        initramfs(kernel, tmp_path / "cache")
+
+
 def test_a_kernel_for_no_virtual_machine_is_refused(kernel: Kernel, tmp_path: Path) -> None:
     (kernel.modules / "kernel" / "fs" / "virtio-blk.ko").unlink()
     assert "virtio_blk" in NEEDED
@@ -135,6 +140,7 @@ def test_the_first_root_is_built_once(
         patched.setattr(initramfs_module, "build", None)
         assert initramfs(kernel, cache) == first
     kernel.image.write_bytes(b"another kernel")
+    os.utime(first, (1, 1))
     second = initramfs(kernel, cache)
     assert second != first
     assert list(cache.iterdir()) == [second], "the old one is gone"
@@ -178,16 +184,22 @@ def test_without_qemu(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.Monkey
         Appliance.launch({"vda": disk}, cache=cache, kernel=kernel)
 
 
-@pytest.mark.lab
-def test_qemu_ends_when_we_are_killed(tmp_path: Path) -> None:
+def test_qemu_ends_when_we_are_killed(kernel: Kernel, tmp_path: Path) -> None:
+    """Even one that does not notice by itself that nobody is there any more."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    fake = programs / "qemu-system-x86_64"
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import time; time.sleep(1000)' \"$@\"\n")
+    fake.chmod(0o755)
     RawFile.create(tmp_path / "disk", MIB).close()
-    words = [tmp_path / "disk", tmp_path / "cache", *kernel_with_modules()]
-    with subprocess.Popen([sys.executable, "-c", LAUNCH, *map(str, words)]) as program:
+    words = [tmp_path / "disk", tmp_path / "cache", kernel.image, kernel.modules]
+    path = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    with subprocess.Popen([sys.executable, "-c", LAUNCH, *map(str, words)], env=os.environ | path) as program:
         try:
-            assert eventually(lambda: len(processes_with(str(tmp_path))) >= 3), "us, the keeper and QEMU"
+            assert eventually(lambda: len(processes_with(str(kernel.image))) >= 3), "us, the keeper and QEMU"
             folder = next(
                 Path(word.removeprefix("FOLDER="))
-                for pid in processes_with(str(tmp_path))
+                for pid in processes_with(str(kernel.image))
                 for word in Path("/proc", pid, "environ").read_text().split("\0")
                 if word.startswith("FOLDER=")
             )
@@ -195,7 +207,7 @@ def test_qemu_ends_when_we_are_killed(tmp_path: Path) -> None:
         finally:
             program.kill()
             program.wait()
-    assert eventually(lambda: not processes_with(str(tmp_path)))
+    assert eventually(lambda: not processes_with(str(kernel.image)))
     assert eventually(lambda: not folder.exists())
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -37,13 +37,11 @@ class Appliance:
 
     def __init__(
         self,
-        machine: Machine,
         channel: Channel,
         disks: Mapping[str, str],
         failures: "_Failures",
         stack: ExitStack,
     ) -> None:
-        self._machine = machine
         self._channel = channel
         self._disks = disks
         self._failures = failures
@@ -81,37 +79,22 @@ class Appliance:
         archive = initramfs(kernel, cache)
         serials = {name: f"disk{number}" for number, name in enumerate(disks)}
         failures = _Failures()
+        exports = {
+            serials[name]: Export(_Watched(disk, serials[name], failures)) for name, disk in disks.items()
+        }
         with ExitStack() as stack:
-            # Not where temporary files are kept in memory: a large journal may be replayed into the overlay.
-            place = _SCRATCH if os.access(_SCRATCH, os.W_OK) else None
-            folder = Path(tempfile.mkdtemp(prefix="hotspare-appliance-", dir=place))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            exports = {
-                serials[name]: Export(_Watched(disk, serials[name], failures)) for name, disk in disks.items()
-            }
+            folder = stack.enter_context(_scratch_folder())
             stack.enter_context(NbdServer.start(folder / "disks", exports))
             spec = MachineSpec(kernel.image, archive, folder / "disks", list(exports), accelerator, memory)
             machine, port = Machine.start(spec, folder)
             stack.callback(machine.close)
             stack.callback(port.close)
-
-            def end() -> str:
-                machine.close()
-                return machine.console
-
-            channel = Channel(port, machine.window, end, answer_seconds)
+            channel = Channel(port, machine.window, machine.last_words, answer_seconds)
             stack.callback(channel.close)
             # First of all at the end, so that nobody goes on waiting for an answer.
             stack.callback(machine.close)
-            try:
-                channel.ask("hello", seconds=LAUNCH_SECONDS[accelerator])
-            except (FileSystemUnreadable, QuestionFailed) as error:
-                raise PlatformUnavailable(
-                    f"The micro-VM does not come up: {channel.lost or error}",
-                    meaning="The files of this file system cannot be read, and nothing was changed",
-                    hint="See whether QEMU works on this host, and with which kernel",
-                ) from error
-            return cls(machine, channel, serials, failures, stack.pop_all())
+            _await(channel, LAUNCH_SECONDS[accelerator])
+            return cls(channel, serials, failures, stack.pop_all())
 
     def open(self, name: str, *, content: str = "", size: int | None = None) -> MountedFiles:
         """Mount a volume read-only, after its journal was replayed into the overlay, and give its files.
@@ -166,6 +149,35 @@ class Appliance:
             if name.startswith(disk) and rest:
                 return self._disks[disk], int(rest[1]), ""
         raise PathNotFound(f"There is no volume {name}", hint=f"The disks are {', '.join(self._disks)}")
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    # Not where temporary files are kept in memory: a large journal may be replayed into the overlay.
+    place = _SCRATCH if os.access(_SCRATCH, os.W_OK) else None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hotspare-appliance-", dir=place))
+    except OSError as error:
+        raise PlatformUnavailable(
+            f"There is no room for the sockets and the overlay of a micro-VM: {error}",
+            meaning="Nothing was changed",
+            hint=f"Make room in {place or tempfile.gettempdir()}",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(channel: Channel, seconds: float) -> None:
+    try:
+        channel.ask("hello", seconds=seconds)
+    except (FileSystemUnreadable, QuestionFailed) as error:
+        raise PlatformUnavailable(
+            f"The micro-VM does not come up: {channel.lost or error}",
+            meaning="The files of this file system cannot be read, and nothing was changed",
+            hint="See whether QEMU works on this host, and with which kernel",
+        ) from error
 
 
 def _refusal(name: str, failed: QuestionFailed) -> HotspareError:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import hotspare
@@ -21,6 +22,7 @@ from hotspare.guest.files.appliance.inside import agent
 from hotspare.guest.files.appliance.kernel import INSTALL_HINT, Kernel
 
 _AGENT = agent.__name__
+_KEPT_SECONDS = 24 * 3600
 _LIBRARY = "/hotspare"
 """Where our modules are inside; the standard library is where it is outside."""
 _INIT = "#!{python} -ISB\nimport sys\nsys.path.insert(0, '{library}')\nfrom {agent} import main\nmain()\n"
@@ -80,15 +82,29 @@ def initramfs(kernel: Kernel, cache: Path) -> Path:
     Raises:
         PlatformUnavailable: something it is made of is missing.
     """
+    try:
+        return _cached(kernel, cache)
+    except OSError as error:
+        raise PlatformUnavailable(
+            f"The micro-VM that reads this file system cannot be built: {error}",
+            meaning="Nothing was changed",
+            hint=f"Check {cache} and its space, and that {kernel.image} may be read",
+        ) from error
+
+
+def _cached(kernel: Kernel, cache: Path) -> Path:
     path = cache / f"initramfs-{_recipe(kernel)}"
     if not path.exists():
         content = build(kernel)
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in cache.glob("initramfs-*"):
-            old.unlink(missing_ok=True)
+            # Another program may be about to boot one with another kernel.
+            if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+                old.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, prefix="new-", delete=False) as file:
             file.write(content)
         Path(file.name).rename(path)
+    os.utime(path)
     return path
 
 

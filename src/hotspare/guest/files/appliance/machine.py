@@ -126,6 +126,11 @@ class Machine:
         """Whether QEMU is gone."""
         return self._ended.is_set()
 
+    def last_words(self) -> str:
+        """End QEMU, and give the last lines of what it has said."""
+        self.close()
+        return self.console
+
     def close(self) -> None:
         """End QEMU and wait until it is gone; a second call does nothing."""
         if self._process.stdin is None or self._process.stdin.closed:
@@ -170,7 +175,7 @@ class Machine:
 
 
 def _options(spec: MachineSpec, folder: Path) -> list[str]:
-    cpu = "host" if spec.accelerator == "kvm" else "max"
+    cpu = "host" if spec.accelerator == "kvm" else "max,la57=off"
     options = [
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-machine", "pc", "-accel", spec.accelerator, "-cpu", cpu, "-m", str(spec.memory >> 20)),
