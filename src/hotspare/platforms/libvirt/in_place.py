@@ -187,6 +187,7 @@ class InPlaceTarget:
             definition=self._of.former,
             disks=tuple(self._overlaid(name, disk) for name, disk in self._of.overlays.items()),
             new_files=tuple(disk.path for disk in self._of.new.values()),
+            new_modified_ns=tuple(Path(disk.path).stat().st_mtime_ns for disk in self._of.new.values()),
         )
         record.write(self._of.record)
         domain = self._define()

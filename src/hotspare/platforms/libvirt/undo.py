@@ -7,6 +7,7 @@ lasts the machine reads the same through the overlay, so a crash does no harm an
 import copy
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from hotspare.platforms.libvirt.undo_record import (
     OverlaidDisk,
     UndoRecord,
     has_record,
+    modified_ns,
     noted_undo,
     overlay_path,
     record_path,
@@ -187,13 +189,38 @@ def _refuse_started(domain: libvirt.virDomain, record: UndoRecord, *, force: boo
             meaning="Nothing was done",
             hint=f"Give it up with: virsh managedsave-remove {name}",
         )
-    started = any(Path(disk.overlay).stat().st_mtime_ns != disk.modified_ns for disk in record.disks)
-    if started and not force:
+    if force:
+        return
+    with explained(f"The disks of {name} cannot be looked at"):
+        used = [str(disk.path) for disk in inspect_disks(domain).backed_up]
+    if (why := _why_not_as_restored(record, used)) is not None:
         raise UsageError(
-            f"The machine {name} was started since it was restored",
+            f"The machine {name} may have been started since it was restored: {why}",
             meaning="What it wrote since then would be lost",
             hint="Add --force to lose that, or keep the restore with 'hotspare restore confirm'",
         )
+
+
+def _why_not_as_restored(record: UndoRecord, used: Sequence[str]) -> str | None:
+    """Say what tells that the restored disks are not all that there is; None when all are as they were made.
+
+    Args:
+        record: of the restore.
+        used: paths of the machine's disks now.
+    """
+    written = {disk.overlay: disk.modified_ns for disk in record.disks}
+    written |= dict(zip(record.new_files, record.new_modified_ns, strict=False))
+    for path in (*(disk.overlay for disk in record.disks), *record.new_files):
+        now = modified_ns(Path(path))
+        if now is None:
+            return f"{path} is gone"
+        if path not in written:
+            return f"an earlier version did not note when it wrote {path}"
+        if now != written[path]:
+            return f"{path} was written"
+        if path not in used:
+            return f"{path} is no longer what it uses, perhaps for a snapshot upon it"
+    return None
 
 
 def _remove(record: UndoRecord, path: Path, *, also_new: bool) -> None:

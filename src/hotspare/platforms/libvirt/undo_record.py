@@ -40,6 +40,8 @@ class UndoRecord(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[OverlaidDisk, ...]
     new_files: tuple[str, ...] = ()
     """Disks that were made anew, as there was nothing of their size to lay them over."""
+    new_modified_ns: tuple[int, ...] = ()
+    """When each of these was last written by the restore; fewer in records of earlier versions."""
     confirming: bool = False
     """The bases are being written: from then on there is no way back."""
 
@@ -68,6 +70,16 @@ class UndoRecord(msgspec.Struct, frozen=True, kw_only=True):
                 meaning="The machine stays as it was restored; its disks are overlays over its former ones",
                 hint="Merge them by hand, with virsh blockcommit MACHINE DISK --active --pivot",
             ) from error
+
+
+def modified_ns(path: Path) -> int | None:
+    """Tell when a file was last written; None when it is gone. Raises as ``failure_of`` gives."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failure_of(path, "look at", error) from error
 
 
 def remove_record(path: Path) -> None:
