@@ -30,9 +30,7 @@ class HotspareSkipping(Hotspare):
     @override
     def back_up(self, image: Path) -> Cost:
         program = Path(sys.executable).parent / "hotspare"
-        cost = self.run(
-            program, "backup", "--image", image, "--name", "bench", "--full", "-o", "json"
-        )
+        cost = self.run(program, "backup", "--image", image, "--name", "bench", "--full", "-o", "json")
         (found,) = json.loads(self.log.read_text())["results"][0]["point"]["file_systems"]
         assert found["kept_because"] is None, found
         return cost

@@ -138,7 +138,7 @@ def test_a_guest_that_writes_all_the_time(lab_program: Program, tmp_path: Path) 
         for number in range(3):
             guest.write_random(f"/data/new{number}", 2 * MIB)
             guest.exec(f"rm -f /data/new{number - 1}")
-            acked = guest.acked
+            acked = guest.acked()
             done = lab_program.expect("backup", guest.name, "-o", "json").document()
             points.append(done["results"][0]["point"])
         last = guest.sha256("/data/new2")

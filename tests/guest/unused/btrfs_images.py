@@ -22,15 +22,10 @@ SIZE = 320 * MIB + 5 * KIB
 VARIANTS: Mapping[str, str] = {
     "default": "",
     "mixed": "--mixed",
-    "old": "-O ^no-holes,^skinny-metadata,^extref -R ^free-space-tree",
-    "space-cache-v1": "-R ^free-space-tree",
-    "sha256": "--csum sha256",
-    "blake2": "--csum blake2",
-    "all-dup": "-d dup -m dup",
-    "single": "-d single -m single",
-    "small-nodes": "--nodesize 4096",
-    "large-nodes": "--nodesize 65536",
-    "quota": "-R quota",
+    "old": "-O ^no-holes,^skinny-metadata,^extref -R ^free-space-tree --nodesize 4096 -m dup",
+    "space-cache-v1": "-R ^free-space-tree --csum sha256",
+    "blake2-dup": "--csum blake2 -d dup -m dup",
+    "large-nodes": "--nodesize 65536 -d single -m single -R quota",
 }
 """Options of mkfs.btrfs."""
 STRIPED = ("RAID0", "RAID10", "RAID5", "RAID6")
@@ -169,12 +164,20 @@ def with_checksum(block: bytes) -> bytes:
     return int(google_crc32c.value(block[32:])).to_bytes(4, "little") + bytes(28) + block[32:]
 
 
+_FIELDS = {
+    "generation": (72, 8),
+    "root": (80, 8),
+    "chunk_root": (88, 8),
+    "bytes_used": (120, 8),
+    "nodesize": (148, 4),
+    "compat_ro_flags": (180, 8),
+}
+
+
 def field(image: Path, name: str) -> int:
     """Give a number of the superblock."""
-    told = run(["btrfs", "inspect-internal", "dump-super", "-f", str(image)])
-    found = re.search(rf"^{re.escape(name)}\s+(0x[0-9a-f]+|\d+)", told, re.MULTILINE)
-    assert found, name
-    return int(found[1], 0)
+    at, length = _FIELDS[name]
+    return int.from_bytes(peek(image, 64 * KIB + at, length), "little")
 
 
 def leaf_items(block: bytes) -> list[tuple[int, int, int, int, int]]:
@@ -192,11 +195,12 @@ class Editor:
 
     Args:
         image: with no tree of more than one block, where it is edited.
+        chunks: of it, if already known.
     """
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, chunks: Chunks | None = None) -> None:
         self._image = image
-        self._chunks = Chunks(image)
+        self._chunks = chunks or Chunks(image)
         self.node = field(image, "nodesize")
 
     def places(self, logical: int) -> list[int]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hotspare.guest.unused.ntfs_boot import NtfsLayout, read_layout
-from hotspare.guest.unused.ntfs_table import MasterFileTable
+from hotspare.guest.unused.ntfs.boot import NtfsLayout, read_layout
+from hotspare.guest.unused.ntfs.table import MasterFileTable
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB
 from tests.guest.unused.garbage import by_program, run

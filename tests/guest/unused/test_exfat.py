@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotspare.block.file import RawFile
-from hotspare.guest.unused.exfat import exfat_unused
-from hotspare.guest.unused.exfat_boot import boot_checksum, read_layout
+from hotspare.guest.unused.fat.exfat import exfat_unused
+from hotspare.guest.unused.fat.exfat_boot import boot_checksum, read_layout
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB, MIB

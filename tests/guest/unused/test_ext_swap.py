@@ -8,12 +8,16 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from ctypes import CDLL, c_long
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.guest.unused.ext import ext_unused
+from hotspare.guest.unused.ext_extents import runs_of
+from hotspare.guest.unused.ext_inode import Inode, Odd
+from hotspare.guest.unused.ext_superblock import Superblock
 from hotspare.guest.unused.ext_swap import HEAD
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
@@ -301,3 +305,52 @@ def test_whatever_its_inodes_hold_it_ends_well(tmp_path: Path, options: str) -> 
         disk.write(at, before)
     assert ext_unused(disk, Quiet.OFFLINE) == whole
     assert kept > 20
+
+
+@pytest.mark.parametrize("piece", ["64KiB", "8MiB"])
+def test_blocks_beyond_its_end_are_no_part_of_a_swap_file(tmp_path: Path, piece: str) -> None:
+    image = make(tmp_path / "image", "-b 4096")
+    with mounted(image, "ext4") as root:
+        make_swap(root / "swapfile", MIB)
+        place = ["--keep-size", "--offset", "2MiB", "--length", piece]
+        run(["fallocate", *place, str(root / "swapfile")])
+    unused = find(image)
+    assert unused.remarks == ()
+    assert unused.scratch == content_by_debugfs(image, "/swapfile", MIB)
+
+
+def test_checksums_of_inodes_and_of_extent_trees_count(tmp_path: Path) -> None:
+    """Bytes are changed that mean nothing here: an access time, and a node's entries that are not in use."""
+    image = make(tmp_path / "image", "-b 1024", size=12 * MIB)
+    with mounted(image, "ext4") as root:
+        make_scattered_swap(root, "swapfile", MIB)
+    whole = find(image)
+    inode, _, _, *nodes = (start for start, _ in spots_of(image))
+    for place, remarks in (
+        (inode + 8, ()),
+        (nodes[-1] + 1000, ("/swapfile is kept: the checksum of its extent tree is wrong",)),
+    ):
+        before = peek(image, place, 1)
+        poke(image, place, bytes([before[0] ^ 1]))
+        unused = find(image)
+        assert (unused.scratch, unused.remarks, unused.free) == (NOTHING, remarks, whole.free)
+        poke(image, place, before)
+    assert find(image) == whole
+
+
+def test_long_extents_and_far_ones(tmp_path: Path) -> None:
+    """32768 blocks are an extent that is written; from 32769 on the length is that of one which is not."""
+    image = make(tmp_path / "image", "-b 4096")
+    superblock = Superblock.parse(peek(image, 1024, 1024), image.stat().st_size)
+    far = replace(superblock, blocks=1 << 34)
+    entries = [(0, 32768, 0, 1000), (32768, 32769, 1, 7), (40000, 65535, 3, 9)]
+    tree = struct.pack("<HHHHI", 0xF30A, 3, 4, 0, 0) + b"".join(struct.pack("<IHHI", *one) for one in entries)
+    inode = Inode(12, 0o100600, MIB, has_extents=True, map=tree.ljust(60, b"\0"), seed=0)
+    disk = MemoryDisk(b"")
+    assert runs_of(disk, far, inode).tolist() == [
+        [0, 1000, 32768],
+        [32768, (1 << 32) + 7, 1],
+        [40000, (3 << 32) + 9, 32767],
+    ]
+    with pytest.raises(Odd, match="beyond the end"):
+        runs_of(disk, superblock, inode)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotspare.block.file import RawFile
-from hotspare.guest.unused.fat import fat_unused
-from hotspare.guest.unused.fat_boot import FatLayout, read_layout
+from hotspare.guest.unused.fat.boot import FatLayout, read_layout
+from hotspare.guest.unused.fat.map import fat_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB, MIB

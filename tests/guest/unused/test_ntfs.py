@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hotspare.block.file import RawFile
-from hotspare.guest.unused.ntfs import ntfs_unused
+from hotspare.guest.unused.ntfs.map import ntfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.garbage import copy_of, prove_unused, run

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.ntfs import ntfs_unused
-from hotspare.guest.unused.ntfs_crosscheck import _all_owned
-from hotspare.guest.unused.ntfs_record import DATA, HOLE, Attribute, decode_runs
+from hotspare.guest.unused.ntfs.crosscheck import _all_owned
+from hotspare.guest.unused.ntfs.map import ntfs_unused
+from hotspare.guest.unused.ntfs.record import DATA, HOLE, Attribute, decode_runs
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ntfs_images import (

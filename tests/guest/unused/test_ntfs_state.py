@@ -9,10 +9,10 @@ import pytest
 
 from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.ntfs import ntfs_unused
-from hotspare.guest.unused.ntfs_files import HEAD_KEPT
-from hotspare.guest.unused.ntfs_index import names_in
-from hotspare.guest.unused.ntfs_record import DATA
+from hotspare.guest.unused.ntfs.files import HEAD_KEPT
+from hotspare.guest.unused.ntfs.index import names_in
+from hotspare.guest.unused.ntfs.map import ntfs_unused
+from hotspare.guest.unused.ntfs.record import DATA
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
 from tests.guest.unused.garbage import prove_unused

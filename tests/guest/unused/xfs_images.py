@@ -20,23 +20,11 @@ SIZE = 304 * MIB + 5 * KIB
 
 VARIANTS: Mapping[str, str] = {
     "default": "",
-    "1k": "-b size=1024",
-    "2k": "-b size=2048 -d agcount=9 --unsupported",
-    "4k-sectors": "-s size=4096",
-    "4k-sectors-2-groups": "-s size=4096 -b size=4096 -d agcount=2",
-    "no-reflink": "-m reflink=0",
-    "rmapbt": "-m rmapbt=1",
-    "rmapbt-1k": "-m rmapbt=1 -b size=1024",
-    "no-bigtime": "-m bigtime=0,inobtcount=0",
-    "no-finobt": "-m finobt=0,inobtcount=0",
-    "nrext64": "-i nrext64=1",
-    "no-sparse": "-i sparse=0",
-    "inodes-2k": "-i size=2048",
-    "log-stripe": "-l su=262144",
-    "large-log": "-d agcount=2 -l size=128m",
-    "log-in-group-2": "-l agnum=2",
-    "one-group": "-d agcount=1 --unsupported",
-    "many-groups": "-d agcount=18 --unsupported",
+    "1k-rmapbt": "-b size=1024 -m rmapbt=1",
+    "2k-many-groups": "-b size=2048 -d agcount=18 -i size=2048 -l agnum=2 --unsupported",
+    "4k-sectors": "-s size=4096 -d agcount=2 -l size=128m",
+    "plain": "-m reflink=0,bigtime=0,inobtcount=0,finobt=0 -i sparse=0",
+    "log-stripe": "-l su=262144 -i nrext64=1 -m rmapbt=1",
 }
 """Options of mkfs.xfs."""
 

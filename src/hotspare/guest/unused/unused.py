@@ -1,8 +1,8 @@
 """The contract of an unused-block map.
 
-Each file system has a module with one function of the type ``FindUnused``. It starts from "keep all" and gives
-only what is proven to be free; any doubt at all is a ``KeepAll`` with the reason. A wrong answer here is silent
-loss of data, a missing one costs some space.
+Each file system has a function of the type ``FindUnused``. It starts from "keep all" and gives only what is
+proven to be free; any doubt at all is a ``KeepAll`` with the reason. A wrong answer here is silent loss of
+data, a missing one costs some space.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ FindUnused = Callable[[BlockReader, Quiet], UnusedBlocks]
 """Reads a volume and says what is unused in it.
 
 Raises:
-    KeepAll: nothing is proven, or the content makes no sense. Whatever bytes the volume holds, the function ends
-        in time and memory that are bounded by the volume's size, with a result or with this.
+    KeepAll: nothing is proven, or the content makes no sense. Whatever bytes the volume holds, the function
+        ends in time and memory that are bounded by the volume's size, with a result or with this.
     SourceLost, StorageError, RepositoryDamaged: it cannot be read.
 """

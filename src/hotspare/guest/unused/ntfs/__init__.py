@@ -1,0 +1,1 @@
+"""The unused clusters of NTFS. Begin with map.py."""
