@@ -58,11 +58,11 @@ def fill_up(root: Path) -> None:
     (root / "plain").mkdir()
     run(["chattr", "+C", str(root / "plain")])  # neither checksums nor copy on write
     dice = random.Random(3)
-    for number in range(400):
+    for number in range(200):
         (root / "packed" / f"{number}").write_bytes(dice.randbytes(3000) * 7)
         (root / "plain" / f"{number}").write_bytes(dice.randbytes(5000))
     run(["sync", "--file-system", str(root)])
-    for number in range(0, 400, 3):
+    for number in range(0, 200, 3):
         (root / "packed" / f"{number}").unlink()
         (root / "plain" / f"{number}").unlink()
     run(["btrfs", "subvolume", "delete", "--commit-after", str(root / "gone")])

@@ -51,9 +51,9 @@ def test_nobody_misses_what_is_free(tmp_path: Path, name: str) -> None:
     assert unused.free == expected_free(image, unused.size)
     assert unused.scratch == NOTHING
     assert unused.remarks == ()
-    assert len(unused.free) > 100
+    assert len(unused.free) > 60
     assert find(image, Quiet.FROZEN) == unused
-    assert len(prove_unused(image, unused, listing=by_mount("btrfs"), fsck=CHECK)) > 800
+    assert len(prove_unused(image, unused, listing=by_mount("btrfs"), fsck=CHECK)) > 500
 
 
 def test_the_proof_notices_a_block_that_is_in_use(tmp_path: Path) -> None:
@@ -103,36 +103,23 @@ def test_a_terabyte_takes_no_time(tmp_path: Path) -> None:
     assert unused.free.covers(256 * GIB + 64 * KIB, 300 * GIB)
 
 
-def test_larger_devices_and_smaller_ones(tmp_path: Path) -> None:
+def test_resized_balanced_and_renamed(tmp_path: Path) -> None:
+    """After a balance, logical addresses are nowhere near their places."""
     image = make_filled(tmp_path / "image")
     with image.open("r+b") as file:
         file.truncate(SIZE + 200 * MIB)
     assert find(image).size <= SIZE
     with mounted(image, "btrfs") as root:
         run(["btrfs", "filesystem", "resize", "max", str(root)])
-    assert find(image).size > SIZE + 199 * MIB
+    larger = find(image)
+    assert larger.size > SIZE + 199 * MIB
+    assert larger.free == expected_free(image, larger.size)
     with mounted(image, "btrfs") as root:
         run(["btrfs", "filesystem", "resize", "-150M", str(root)])
+        run(["btrfs", "balance", "start", "--full-balance", str(root)])
+    run(["btrfstune", "-m", str(image)])  # another UUID in metadata
     unused = find(image)
     assert unused.size < SIZE + 60 * MIB
-    assert unused.free == expected_free(image, unused.size)
-    prove_unused(image, unused, listing=by_mount("btrfs"), fsck=CHECK)
-
-
-def test_after_a_balance(tmp_path: Path) -> None:
-    """Logical addresses are no longer near their places."""
-    image = make_filled(tmp_path / "image")
-    with mounted(image, "btrfs") as root:
-        run(["btrfs", "balance", "start", "--full-balance", str(root)])
-    unused = find(image)
-    assert unused.free == expected_free(image, unused.size)
-    prove_unused(image, unused, listing=by_mount("btrfs"), fsck=CHECK)
-
-
-def test_with_another_uuid_in_metadata(tmp_path: Path) -> None:
-    image = make_filled(tmp_path / "image")
-    run(["btrfstune", "-m", str(image)])
-    unused = find(image)
     assert unused.free == expected_free(image, unused.size)
     prove_unused(image, unused, listing=by_mount("btrfs"), fsck=CHECK)
 

@@ -21,7 +21,7 @@ SIZE = 304 * MIB + 5 * KIB
 VARIANTS: Mapping[str, str] = {
     "default": "",
     "1k-rmapbt": "-b size=1024 -m rmapbt=1",
-    "2k-many-groups": "-b size=2048 -d agcount=18 -i size=2048 -l agnum=2 --unsupported",
+    "2k-many-groups": "-b size=2048 -d agcount=18 -i size=1024 -l agnum=2 --unsupported",
     "4k-sectors": "-s size=4096 -d agcount=2 -l size=128m",
     "plain": "-m reflink=0,bigtime=0,inobtcount=0,finobt=0 -i sparse=0",
     "log-stripe": "-l su=262144 -i nrext64=1 -m rmapbt=1",
@@ -46,7 +46,7 @@ def make_filled(image: Path, options: str = "") -> Path:
     return image
 
 
-def in_pieces(root: Path, count: int = 700) -> None:
+def in_pieces(root: Path, count: int = 440) -> None:
     """Make free space that is in so many pieces that its btrees have more than one level."""
     folder = Path(root, "small")
     folder.mkdir(exist_ok=True)
