@@ -71,7 +71,7 @@ def test_the_proof_notices_a_block_that_is_in_use(tmp_path: Path) -> None:
         prove_unused(image, wrong, listing=by_mount("ext4"), fsck=["e2fsck", "-fn"])
 
 
-@pytest.mark.parametrize("name", ["default", "ext2-1k", "ext3", "meta_bg-1k-plain"])
+@pytest.mark.parametrize("name", ["default", "ext3", "meta_bg-1k-plain"])
 def test_nothing_is_left_out_that_partclone_keeps(tmp_path: Path, name: str) -> None:
     """Not with ``bigalloc``, at which this version of partclone fails."""
     if shutil.which("partclone.extfs") is None:
@@ -96,20 +96,17 @@ def test_what_the_volume_has_beyond_is_kept(tmp_path: Path) -> None:
     assert find(image) == before
 
 
-@pytest.mark.parametrize(
-    "options", ["", "-O ^metadata_csum,^flex_bg", "-b 1024 -g 8192 -O ^resize_inode -N 65536"]
-)
+@pytest.mark.parametrize("options", ["", "-O ^metadata_csum,^flex_bg"])
 def test_a_terabyte_takes_a_moment(tmp_path: Path, options: str) -> None:
-    size = TIB if not options.startswith("-b") else TIB // 8
     image = tmp_path / "image"
     with image.open("xb") as file:
-        file.truncate(size)
+        file.truncate(TIB)
     made = subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", *options.split(), str(image)], check=False)
     assert made.returncode == 0
     started = time.process_time()
     unused = find(image)
-    assert time.process_time() - started < 3
-    assert unused.free.total > 0.9 * size
+    assert time.process_time() - started < 2
+    assert unused.free.total > 0.9 * TIB
 
 
 def test_of_very_many_pieces_the_smallest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from hotspare.guest.unused.ext_superblock import Superblock
 from hotspare.guest.unused.ext_swap import HEAD
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
-from tests.guest.unused.ext_images import find, make, peek, reason
+from tests.guest.unused.ext_images import find, make, peek, poke, reason
 from tests.guest.unused.garbage import by_mount, mounted, prove_unused, run
 from tests.memory_disk import MemoryDisk
 
@@ -86,8 +86,9 @@ def content_by_debugfs(image: Path, path: str, size: int) -> Ranges:
     return Ranges.of([(place * block, place * block + block) for place in places])
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS))
-@pytest.mark.parametrize("path", ["/swapfile", "/swap/swapfile"])
+@pytest.mark.parametrize(
+    ("name", "path"), [*((name, "/swapfile") for name in sorted(LAYOUTS)), ("ext4", "/swap/swapfile")]
+)
 def test_the_content_of_a_swap_file_is_scratch(tmp_path: Path, name: str, path: str) -> None:
     kind, options = LAYOUTS[name]
     image = make(tmp_path / "image", options, kind=kind, size=16 * MIB)
