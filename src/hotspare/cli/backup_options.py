@@ -89,7 +89,8 @@ class Manner:
     no_skip_unused: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Store also what no file system in the machine needs: free blocks, swap space, page files."""
     index_files: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    """Keep an index of file names, sizes and times with the restore point, so that "files find" answers at once."""
+    """Keep an index of file names, sizes and times with the restore point, so that "files find" answers at
+    once."""
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Only say what would be backed up."""
 
