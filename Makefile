@@ -6,7 +6,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env PATH="$$PATH" PYTHONDONTWRI
 SOAK_ROUNDS ?= 10
 SOAK_SEEDS ?= 50000
 
-.PHONY: help setup demo test lint fmt bench bench-guest soak lock clean
+.PHONY: help setup demo test lint fmt bench bench-guest bench-inside soak lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ bench: setup ## measure against restic, kopia and borg (builds them)
 
 bench-guest: setup ## measure what backups do to a running virtual machine
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.guest
+
+bench-inside: setup ## measure leaving out unused blocks, and reading files out of restore points
+	@scripts/install-system-packages --bench
+	@scripts/install-bench-peers
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.inside
 
 soak: setup ## the test suite SOAK_ROUNDS times over, each in another order, then longer simulations, kills and power cuts
 	@for round in $$(seq $(SOAK_ROUNDS)); do \

@@ -16,6 +16,7 @@ from benchmarks.programs import Borg, Hotspare, Program, Restic
 from hotspare.units import GIB, MIB
 from tests.guest.unused.garbage import mounted
 
+ZEROED = "hotspare, a copy with zeroes in its unused blocks"
 _SIZE = 3 * GIB
 _USED = _SIZE * 2 // 10
 _DELETED = _SIZE * 7 // 10
@@ -36,12 +37,6 @@ class HotspareSkipping(Hotspare):
         return cost
 
 
-class HotspareWhole(Hotspare):
-    """With ``--no-skip-unused``."""
-
-    label = "hotspare, every block"
-
-
 class Measured(NamedTuple):
     """One way to back up the disk."""
 
@@ -59,8 +54,8 @@ def measure_unused(folder: Path, rounds: int, tell: Callable[[str], None]) -> li
     _fill_and_delete(disk)
     ways: list[tuple[str, Program, Path]] = [
         ("hotspare", HotspareSkipping(folder / "programs"), disk),
-        ("hotspare, copy with zeroes for unused blocks", HotspareWhole(folder / "programs"), zeroed),
-        ("hotspare --no-skip-unused", HotspareWhole(folder / "programs"), disk),
+        (ZEROED, Hotspare(folder / "programs"), zeroed),
+        ("hotspare --no-skip-unused", Hotspare(folder / "programs"), disk),
         ("restic", Restic(folder / "programs"), disk),
         ("borg", Borg(folder / "programs"), disk),
     ]
