@@ -102,37 +102,26 @@ class InsideReport:
             for store, file in zip(self.fetching.store, self.fetching.file, strict=True)
         )
         first, walk = median(self.listing.first), median(self.listing.walk)
-        return (
-            "\n\n".join(
-                [
-                    "# Performance inside disks",
-                    f"Written by `{self.command}` on {datetime.now(UTC):%Y-%m-%d}. Do not edit it: run the command.",
-                    f"{os.cpu_count()} cores ({processor()}), Linux {platform.release().partition('-')[0]},"
-                    f" Python {platform.python_version()}. Whole processes, key derivation and start of the"
-                    f" interpreter included; medians of {self.rounds} rounds, in each of which all take turns.",
-                    "## Targets",
-                    self.targets().markdown(),
-                    "## A disk full of deleted data",
-                    "An ext4 file system of 3.0 GiB: 20 % of it are files of this host, 70 % deleted random data. The"
-                    " first backup, into an empty repository on this host.",
-                    self.unused_rows().markdown(),
-                    "## Files",
-                    f"`files ls` and `files find '*'` of an ext4 file system with {self.listing.found} names, in a"
-                    f" repository on this host: {median(self.listing.first).wall:.2f} s and"
-                    f" {median(self.listing.walk).wall:.1f} s, with"
-                    f" {format_bytes(median(self.listing.walk).memory)} of memory.",
-                    f"`files cat` of a file of {format_bytes(WANTED)} on a SeaweedFS server of this host, beside one"
-                    " GET of an object of that size, in each round: "
-                    + ", ".join(
-                        f"{file:.2f} s beside {store:.2f} s ({WANTED / MIB / file:.0f} and"
-                        f" {WANTED / MIB / store:.0f} MiB/s)"
-                        for store, file in fetched
-                    )
-                    + ".",
-                ]
-            )
-            + "\n"
-        )
+        parts = [
+            "# Performance inside disks",
+            f"Written by `{self.command}` on {datetime.now(UTC):%Y-%m-%d}. Do not edit it: run the command.",
+            f"{os.cpu_count()} cores ({processor()}), Linux {platform.release().partition('-')[0]}, Python"
+            f" {platform.python_version()}. Whole processes, key derivation and start of the interpreter"
+            f" included; medians of {self.rounds} rounds, in each of which all take turns.",
+            "## Targets",
+            self.targets().markdown(),
+            "## A disk full of deleted data",
+            "An ext4 file system of 3.0 GiB: 20 % of it are files of this host, 70 % deleted random data. The"
+            " first backup, into an empty repository on this host.",
+            self.unused_rows().markdown(),
+            "## Files",
+            f"`files ls` and `files find '*'` of an ext4 file system with {self.listing.found} names, in a"
+            f" repository on this host: {first.wall:.2f} s and {walk.wall:.1f} s, with"
+            f" {format_bytes(walk.memory)} of memory.",
+            f"`files cat` of a file of {format_bytes(WANTED)} on a SeaweedFS server of this host, beside one"
+            f" GET of an object of that size, in each round: {fetched}.",
+        ]
+        return "\n\n".join(parts) + "\n"
 
 
 @app.default
