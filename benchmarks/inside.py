@@ -98,7 +98,8 @@ class InsideReport:
     def page(self) -> str:
         """Write the page."""
         fetched = ", ".join(
-            f"{file:.2f} s beside {store:.2f} s ({WANTED / MIB / file:.0f} and {WANTED / MIB / store:.0f} MiB/s)"
+            f"{file:.2f} s beside {store:.2f} s"
+            f" ({WANTED / MIB / file:.0f} and {WANTED / MIB / store:.0f} MiB/s)"
             for store, file in zip(self.fetching.store, self.fetching.file, strict=True)
         )
         first, walk = median(self.listing.first), median(self.listing.walk)
