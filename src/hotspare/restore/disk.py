@@ -7,17 +7,18 @@ differential, is written where it is: broken off, it has to be restored again.
 
 import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hotspare import events
 from hotspare.block.device import BlockDisk
-from hotspare.block.file import RawFile
+from hotspare.block.file import RawFile, failure_of
 from hotspare.block.new_images import FORMAT_OF_SUFFIX, NewImage
 from hotspare.block.qemu import QemuNbd
-from hotspare.block.qemu_lock import is_used_by_qemu
+from hotspare.block.qemu_lock import UsedByQemuError, WriterLock, is_used_by_qemu
 from hotspare.cancellation import Cancellation
 from hotspare.errors import NoSpace, PermissionRefused, SourceLost, StorageError, TargetExists, UsageError
 from hotspare.repository.point import PointDisk, RestorePoint
@@ -25,6 +26,8 @@ from hotspare.repository.repository import Repository
 from hotspare.restore.differential import Written
 from hotspare.restore.machine import kept_for_later, write_disk
 from hotspare.units import format_bytes
+
+_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ def restore_disks(
                 disk,
                 target.disk,
                 point.machine_name,
-                listener,
+                _watching(path, target.lock, listener),
                 cancellation,
                 blank=target.blank,
                 compare=target.compare,
@@ -100,6 +103,7 @@ class _Opened:
     disk: BlockDisk
     blank: bool
     compare: bool
+    lock: WriterLock | None = None
 
 
 @contextmanager
@@ -108,9 +112,10 @@ def _opened(path: Path, disk: PointDisk, options: DiskOptions) -> Iterator[_Open
         with _new_file(path, disk, options) as (image, blank):
             yield _Opened(image, blank, compare=True)
     elif options.format_of(path) == "raw":
-        with RawFile.open(path, read_only=False) as raw:
+        with closing(_locked(path)) as lock, RawFile.open(path, read_only=False) as raw:
             _check_size(path, raw.size, disk, exact=path.is_file())
-            yield _Opened(raw, blank=False, compare=options.differential)
+            yield _Opened(raw, blank=False, compare=options.differential, lock=lock)
+            _refuse_started(path, lock)
     else:
         with (
             QemuNbd(path, options.format_of(path), read_only=False) as server,
@@ -171,26 +176,70 @@ def _refuse_used_device(path: Path) -> None:
         # On a device, O_EXCL without O_CREAT fails while the kernel itself uses it; see open(2).
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
-        if error.errno != errno.EBUSY:
-            return  # opening it for writing will say what is wrong
-        raise PermissionRefused(
-            f"{path} is in use: mounted, or part of a volume group or an array",
-            meaning="It was left alone and nothing was restored",
-            hint="Choose another device, or let go of this one first (umount)",
-        ) from error
+        if error.errno == errno.EBUSY:
+            raise _used_by_kernel(path) from error
+        # opening it for writing will say what is wrong
 
 
 def _refuse_running_machine(path: Path) -> None:
+    with suppress(OSError):  # opening it for writing will say what is wrong
+        if is_used_by_qemu(path):
+            raise _used_by_qemu(path)
+
+
+def _locked(path: Path) -> WriterLock:
+    """Keep others from what is written in its place: QEMU, and the kernel itself from a device."""
     try:
-        used = is_used_by_qemu(path)
-    except OSError:
-        return  # opening it for writing will say what is wrong
-    if used:
+        return WriterLock(path)
+    except UsedByQemuError as error:
+        raise _used_by_qemu(path) from error
+    except OSError as error:
+        raise (
+            _used_by_kernel(path) if error.errno == errno.EBUSY else failure_of(path, "lock", error)
+        ) from error
+
+
+def _watching(path: Path, lock: WriterLock | None, listener: events.Listener) -> events.Listener:
+    """Stop writing to a device that a machine is started upon; a file's lock prevents that."""
+    if lock is None or not path.is_block_device():
+        return listener
+    last = time.monotonic()
+
+    def watch(event: events.Event) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _WATCH_SECONDS:
+            _refuse_started(path, lock)
+            last = time.monotonic()
+        listener(event)
+
+    return watch
+
+
+def _refuse_started(path: Path, lock: WriterLock) -> None:
+    try:
+        lock.check()
+    except UsedByQemuError as error:
         raise PermissionRefused(
-            f"{path} is in use by QEMU, probably a running machine",
-            meaning="It was left alone and nothing was restored",
-            hint="Power the machine off first, or restore it with --in-place --power-off",
-        )
+            f"QEMU has opened {path} while it was restored, probably for a machine that was started",
+            meaning="It is a mixture of what was there and what was restored, and may have been written to",
+            hint="Power the machine off and restore the disk again",
+        ) from error
+
+
+def _used_by_kernel(path: Path) -> PermissionRefused:
+    return PermissionRefused(
+        f"{path} is in use: mounted, or part of a volume group or an array",
+        meaning="It was left alone and nothing was restored",
+        hint="Choose another device, or let go of this one first (umount)",
+    )
+
+
+def _used_by_qemu(path: Path) -> PermissionRefused:
+    return PermissionRefused(
+        f"{path} is in use by QEMU, probably a running machine",
+        meaning="It was left alone and nothing was restored",
+        hint="Power the machine off first, or restore it with --in-place --power-off",
+    )
 
 
 def _check_size(path: Path, size: int, disk: PointDisk, *, exact: bool) -> None:
