@@ -1,9 +1,11 @@
 """Images with file systems, mounted by what is trusted to read and write them, and comparisons with that."""
 
+import fcntl
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from hotspare.errors import FileSystemUnreadable
 from hotspare.guest.files.file_system import FileEntry, FileSystem
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, stdin: str = "") -> str:
     words = [str(part) for part in command]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60, input=stdin)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -48,6 +50,8 @@ def mounted_ntfs(image: Path, options: str = "rw", *, streams: str = "xattr") ->
         yield point
     finally:
         run("umount", point)
+        with image.open("r+b") as file:  # its driver writes on for a moment, and has the image locked so long
+            until(lambda: _locked(file.fileno()))
 
 
 @contextmanager
@@ -63,6 +67,23 @@ def mounted_exfat(image: Path) -> Iterator[Path]:
             run("umount", point)
     finally:
         run("losetup", "-d", device)
+        until(lambda: not run("losetup", "-j", image))
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if true():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def differences(file_system: FileSystem, point: Path) -> tuple[list[str], int]:

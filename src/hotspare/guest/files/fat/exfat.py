@@ -185,9 +185,8 @@ def _modified(entries: bytes) -> int:
 
 def _set_checksum(entries: bytes) -> int:
     total = 0
-    for index, byte in enumerate(entries):
-        if index not in {2, 3}:
-            total = ((total >> 1 | total << 15) + byte) & 0xFFFF
+    for byte in entries[:2] + entries[4:]:
+        total = (total >> 1 | (total & 1) << 15) + byte & 0xFFFF
     return total
 
 

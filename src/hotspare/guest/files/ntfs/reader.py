@@ -4,8 +4,8 @@ import io
 import itertools
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from os import fsdecode
+from types import TracebackType
 from typing import NoReturn
 
 import pyfsntfs
@@ -24,6 +24,7 @@ from hotspare.guest.files.ntfs.record import (
     Tag,
     link_target,
     listed_records,
+    names_of,
     parse_record,
 )
 
@@ -88,7 +89,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
         super().__init__(reader.size)
         self._reader = reader
         self._volume = pyfsntfs.volume()
-        with _damage():
+        with _DAMAGE:
             self._volume.open_file_object(VolumeFile(reader))
             self._record_size = self._volume.mft_entry_size
             self._cluster_size = self._volume.cluster_block_size
@@ -108,7 +109,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
     def children(self, folder: int) -> Iterator[tuple[str, int]]:
         """Yield names and records of a folder, without the file system's own files."""
         entry = self._entry(folder)
-        with _damage():
+        with _DAMAGE:
             count = entry.number_of_sub_file_entries
         if count > ENTRIES_MAX:
             raise damaged(self.kind, f"the folder of record {folder} has too many names")
@@ -116,7 +117,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
         failure: FileSystemUnreadable | None = None
         for index in range(count):
             try:
-                with _damage():
+                with _DAMAGE:
                     child = entry.get_sub_file_entry(index)
                     name, number = child.name, child.file_reference & NUMBER
                     if number < _METADATA_MAX:
@@ -134,27 +135,30 @@ class NtfsFileSystem(NodeFileSystem[int]):
     def describe(self, path: str, node: int) -> FileEntry:
         """Describe a record."""
         entry = self._entry(node)
-        record = self._record(node)
-        with _damage():
+        with _DAMAGE:
             modified = (entry.get_modification_time_as_integer() - _EPOCH) * 100
             is_folder = entry.has_directory_entries_index()
             size = 0 if is_folder else entry.size
             streams = [] if is_folder and node == _ROOT else self._streams(entry)
-        tag, target = _reparse_point(record)
-        if tag == Tag.COMPRESSED_BY_WOF:
-            streams = [name for name in streams if name != STREAM]
+            marks = entry.file_attribute_flags
         kind: Kind = "folder" if is_folder else "file"
+        links, target = 1, None
+        if marks & _REPARSE_POINT or (not is_folder and self._count_names(node) > 1):
+            record = self._record(node)
+            links = 1 if is_folder else record.links
+            tag, target = _reparse_point(record)
+            kind = _KINDS.get(tag, kind) if target is None else "link"
+            if tag == Tag.COMPRESSED_BY_WOF:
+                streams = [name for name in streams if name != STREAM]
         if target is not None:
-            kind, size = "link", len(target.encode(errors="surrogateescape"))
-        elif tag in _KINDS:
-            kind, size = _KINDS[tag], 0
+            size = len(target.encode(errors="surrogateescape"))
         return FileEntry(
             path=path,
             kind=kind,
-            size=size,
+            size=size if kind in {"file", "link"} else 0,
             modified=max(_TIME_MIN, min(modified, _TIME_MAX)),
             inode=node,
-            links=1 if is_folder else record.links,
+            links=links,
             target=target or "",
             streams=tuple(streams),
         )
@@ -163,7 +167,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
         """Open a file's content, or one of its alternate streams."""
         record = self._record(node)
         file = self._entry(node)
-        with _damage():
+        with _DAMAGE:
             marks = int(file.file_attribute_flags)
         self._check_readable(entry.path, record, marks, stream)
         chunk = _compact_chunk(record)
@@ -175,7 +179,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
     def attributes_of(self, node: int) -> dict[str, bytes]:
         """Give what ``ntfs-3g`` has as ``system.ntfs_acl`` and ``system.ntfs_attrib_be``."""
         entry = self._entry(node)
-        with _damage():
+        with _DAMAGE:
             marks = entry.file_attribute_flags | (_FOLDER if entry.has_directory_entries_index() else 0)
             found = {"system.ntfs_attrib_be": struct.pack(">I", marks)}
             descriptor = entry.get_security_descriptor_data()
@@ -190,7 +194,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
 
     def _entry(self, number: int) -> "pyfsntfs.file_entry":
         if self._last is None or self._last[0] != number:
-            with _damage():
+            with _DAMAGE:
                 self._last = (number, self._volume.get_file_entry(number))
         return self._last[1]
 
@@ -219,13 +223,19 @@ class NtfsFileSystem(NodeFileSystem[int]):
             found += self._reader.read(first * self._cluster_size, wanted)
         return found
 
+    def _count_names(self, number: int) -> int:
+        """Give how many names a record has, by its head alone: most have one, and nothing else to tell."""
+        with _DAMAGE:
+            head = self._table.read_buffer_at_offset(24, number * self._record_size)
+        return names_of(head)
+
     def _one_record(self, number: int) -> Record:
-        with _damage():
+        with _DAMAGE:
             raw = self._table.read_buffer_at_offset(self._record_size, number * self._record_size)
         return parse_record(raw)
 
     def _stream(self, file: "pyfsntfs.file_entry", name: str) -> FileContent:
-        with _damage():
+        with _DAMAGE:
             for index in range(min(file.number_of_alternate_data_streams, _STREAMS_MAX)):
                 found = file.get_alternate_data_stream(index)
                 if _as_path(found.name) == name:
@@ -281,7 +291,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
 
     def _log_is_clean(self) -> bool:
         """Tell whether the journal's restart area says that everything was written."""
-        with _damage():
+        with _DAMAGE:
             page = self._volume.get_file_entry(_LOG).read_buffer_at_offset(4096, 0)
         if page[:4] != b"RSTR":
             return bool(page[:4] == b"\xff" * 4)
@@ -310,7 +320,7 @@ class _Content:
         wanted = min(length, self.size - offset)
         if offset < 0 or wanted <= 0:
             return b""
-        with _damage():
+        with _DAMAGE:
             found = self._source.read_buffer_at_offset(wanted, offset)
         if len(found) < wanted:
             raise damaged("ntfs", "a file ends before its size")
@@ -321,7 +331,7 @@ class _Content:
         count = self._source.number_of_extents if self._plain else 0
         at = 0
         for index in range(count):
-            with _damage():
+            with _DAMAGE:
                 _, length, flags = self._source.get_extent(index)
             end = min(at + length, self.size)
             if flags & 1 and at < end:
@@ -349,11 +359,19 @@ def _as_path(name: str) -> str:
     return fsdecode(name.encode(errors="surrogatepass"))
 
 
-@contextmanager
-def _damage() -> Iterator[None]:
-    """Turn libfsntfs's errors into ours."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, OverflowError, MemoryError, SystemError) as error:
-        reason = str(error).rsplit(". ", 1)[-1][:200]
-        raise damaged("ntfs", reason or type(error).__name__) from None
+class _Damage:
+    """Turns libfsntfs's errors into ours."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, _LIBRARY_ERRORS):
+            reason = str(error).rsplit(". ", 1)[-1][:200]
+            raise damaged("ntfs", reason or type(error).__name__) from None
+
+
+_LIBRARY_ERRORS = (OSError, ValueError, TypeError, OverflowError, MemoryError, SystemError)
+_DAMAGE = _Damage()

@@ -63,9 +63,17 @@ class Attribute(NamedTuple):
 class Record(NamedTuple):
     """One record, after its fix-ups."""
 
-    links: int
-    """Names, without those that only DOS sees."""
+    names: int
     attributes: tuple[Attribute, ...]
+
+    @property
+    def links(self) -> int:
+        """Count its names, without those that only DOS sees."""
+        short = sum(
+            len(value) > _NAMESPACE and value[_NAMESPACE] == _DOS_ONLY
+            for value in self.values(Sort.FILE_NAME)
+        )
+        return max(1, self.names - short)
 
     def values(self, sort: Sort) -> Iterator[bytes]:
         """Yield the values of a sort that lie in the record."""
@@ -84,7 +92,7 @@ def parse_record(raw: bytes) -> Record:
         ValueError: it makes no sense.
     """
     fixed = _fixed_up(raw)
-    links, at = struct.unpack_from("<HH", fixed, 18)
+    names, at = struct.unpack_from("<HH", fixed, 18)
     found: list[Attribute] = []
     while at + 24 <= len(fixed):
         sort, length = struct.unpack_from("<II", fixed, at)
@@ -94,12 +102,12 @@ def parse_record(raw: bytes) -> Record:
             raise ValueError("an attribute of impossible length")
         found.append(_attribute(sort, fixed[at : at + length]))
         at += length
-    short = sum(
-        one.value is not None and len(one.value) > _NAMESPACE and one.value[_NAMESPACE] == _DOS_ONLY
-        for one in found
-        if one.sort == Sort.FILE_NAME
-    )
-    return Record(max(1, links - short), tuple(found))
+    return Record(names, tuple(found))
+
+
+def names_of(head: bytes) -> int:
+    """Give how many names a record has, short ones too; its head lies before all fix-ups."""
+    return int(struct.unpack_from("<H", head, 18)[0]) if len(head) >= 24 else 0
 
 
 def listed_records(value: bytes) -> Iterator[int]:
