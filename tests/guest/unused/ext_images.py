@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.ext import ext_unused
+from hotspare.guest.unused.ext.map import ext_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.garbage import FileFacts, facts_below, mounted, run

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotspare.guest.unused.ext_checksum import crc16, crc16_of, crc32c, crc32c_of
+from hotspare.guest.unused.ext.checksum import crc16, crc16_of, crc32c, crc32c_of
 
 ALL = 0xFFFFFFFF
 

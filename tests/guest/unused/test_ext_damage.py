@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hotspare.guest.unused import ext_groups
-from hotspare.guest.unused.ext import ext_unused
-from hotspare.guest.unused.ext_checksum import crc32c_of
-from hotspare.guest.unused.ext_superblock import Compat, Incompat, RoCompat, Superblock
+from hotspare.guest.unused.ext.checksum import crc32c_of
+from hotspare.guest.unused.ext.map import ext_unused
+from hotspare.guest.unused.ext.superblock import Compat, Incompat, RoCompat, Superblock
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import find, make, peek, poke, reason, set_field

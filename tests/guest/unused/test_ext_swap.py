@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from hotspare.block.ranges import NOTHING, Ranges
-from hotspare.guest.unused.ext import ext_unused
-from hotspare.guest.unused.ext_extents import runs_of
-from hotspare.guest.unused.ext_inode import Inode, Odd
-from hotspare.guest.unused.ext_superblock import Superblock
-from hotspare.guest.unused.ext_swap import HEAD
+from hotspare.guest.unused.ext.extents import runs_of
+from hotspare.guest.unused.ext.inode import Inode, Odd
+from hotspare.guest.unused.ext.map import ext_unused
+from hotspare.guest.unused.ext.superblock import Superblock
+from hotspare.guest.unused.ext.swap import HEAD
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import find, make, peek, poke, reason

@@ -7,7 +7,7 @@ from hotspare.block.device import BlockReader
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.errors import HotspareError
 from hotspare.guest.unused.btrfs import btrfs_unused
-from hotspare.guest.unused.ext import ext_unused
+from hotspare.guest.unused.ext.map import ext_unused
 from hotspare.guest.unused.fat.exfat import exfat_unused
 from hotspare.guest.unused.fat.map import fat_unused
 from hotspare.guest.unused.ntfs.map import ntfs_unused

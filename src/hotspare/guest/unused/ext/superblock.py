@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Self
 
-from hotspare.guest.unused.ext_checksum import crc32c_of
+from hotspare.guest.unused.ext.checksum import crc32c_of
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB
 

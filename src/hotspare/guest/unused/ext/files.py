@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from hotspare.block.device import BlockReader
 from hotspare.guest.cached_reader import CachedReader
-from hotspare.guest.unused.ext_extents import runs_of
-from hotspare.guest.unused.ext_groups import Groups, Numbers
-from hotspare.guest.unused.ext_inode import Inode, Odd
-from hotspare.guest.unused.ext_superblock import Incompat, Superblock
+from hotspare.guest.unused.ext.extents import runs_of
+from hotspare.guest.unused.ext.groups import Groups, Numbers
+from hotspare.guest.unused.ext.inode import Inode, Odd
+from hotspare.guest.unused.ext.superblock import Incompat, Superblock
 from hotspare.units import MIB
 
 _ROOT = 2

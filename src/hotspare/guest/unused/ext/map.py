@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.ext_activity import check_journal, check_mount_guard
-from hotspare.guest.unused.ext_checksum import crc32c
-from hotspare.guest.unused.ext_files import Files
-from hotspare.guest.unused.ext_groups import Groups, read_blocks, read_groups
-from hotspare.guest.unused.ext_superblock import OFFSET, SIZE, RoCompat, Superblock
-from hotspare.guest.unused.ext_swap import find_swap_files
+from hotspare.guest.unused.ext.activity import check_journal, check_mount_guard
+from hotspare.guest.unused.ext.checksum import crc32c
+from hotspare.guest.unused.ext.files import Files
+from hotspare.guest.unused.ext.groups import Groups, read_blocks, read_groups
+from hotspare.guest.unused.ext.superblock import OFFSET, SIZE, RoCompat, Superblock
+from hotspare.guest.unused.ext.swap import find_swap_files
 from hotspare.guest.unused.free_runs import FreeRuns
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import MIB

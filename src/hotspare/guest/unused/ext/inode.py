@@ -7,8 +7,8 @@ import stat
 from dataclasses import dataclass
 from typing import Self
 
-from hotspare.guest.unused.ext_checksum import crc32c_of
-from hotspare.guest.unused.ext_superblock import RoCompat, Superblock
+from hotspare.guest.unused.ext.checksum import crc32c_of
+from hotspare.guest.unused.ext.superblock import RoCompat, Superblock
 
 EXTENTS = 0x80000
 """Flag: the map is an extent tree, not block pointers."""

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from hotspare.block.ranges import NOTHING, Ranges
-from hotspare.guest.unused.ext_files import Files
-from hotspare.guest.unused.ext_inode import Inode, Odd
-from hotspare.guest.unused.ext_superblock import Superblock
+from hotspare.guest.unused.ext.files import Files
+from hotspare.guest.unused.ext.inode import Inode, Odd
+from hotspare.guest.unused.ext.superblock import Superblock
 from hotspare.units import KIB, MIB
 
 HEAD = 64 * KIB

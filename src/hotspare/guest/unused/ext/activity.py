@@ -5,10 +5,10 @@ multiple mount protection.
 """
 
 from hotspare.block.device import BlockReader
-from hotspare.guest.unused.ext_checksum import crc32c_of
-from hotspare.guest.unused.ext_files import Files
-from hotspare.guest.unused.ext_inode import Odd
-from hotspare.guest.unused.ext_superblock import Compat, Incompat, RoCompat, Superblock
+from hotspare.guest.unused.ext.checksum import crc32c_of
+from hotspare.guest.unused.ext.files import Files
+from hotspare.guest.unused.ext.inode import Odd
+from hotspare.guest.unused.ext.superblock import Compat, Incompat, RoCompat, Superblock
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.ext_checksum import crc16, crc16_of, crc32c
-from hotspare.guest.unused.ext_superblock import Compat, Incompat, RoCompat, Superblock
+from hotspare.guest.unused.ext.checksum import crc16, crc16_of, crc32c
+from hotspare.guest.unused.ext.superblock import Compat, Incompat, RoCompat, Superblock
 from hotspare.guest.unused.unused import KeepAll
 from hotspare.units import KIB, MIB
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotspare.block.device import BlockReader
-from hotspare.guest.unused.ext_checksum import crc32c
-from hotspare.guest.unused.ext_groups import Numbers, read_blocks
-from hotspare.guest.unused.ext_inode import Inode, Odd
-from hotspare.guest.unused.ext_superblock import RoCompat, Superblock
+from hotspare.guest.unused.ext.checksum import crc32c
+from hotspare.guest.unused.ext.groups import Numbers, read_blocks
+from hotspare.guest.unused.ext.inode import Inode, Odd
+from hotspare.guest.unused.ext.superblock import RoCompat, Superblock
 from hotspare.units import MIB
 
 _NODES_MAX = 64 * MIB
