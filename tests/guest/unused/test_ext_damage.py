@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hotspare.guest.unused import ext_groups
+from hotspare.guest.unused.ext import groups as ext_groups
 from hotspare.guest.unused.ext.checksum import crc32c_of
 from hotspare.guest.unused.ext.map import ext_unused
 from hotspare.guest.unused.ext.superblock import Compat, Incompat, RoCompat, Superblock
