@@ -16,6 +16,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.format import DAMAGED
 from hotspare.repository.index.table import Table
 from hotspare.repository.keys import SEED_SIZE, Keyring
@@ -78,7 +79,7 @@ def open_damaged(keyring: Keyring, name: str, data: bytes) -> dict[bytes, frozen
         plain = keyring.sealer(epoch, seed, _PURPOSE).decrypt(
             nonce_at(HEAD.size), data[HEAD.size :], _context(keyring, name)
         )
-        listed = msgspec.msgpack.decode(plain, type=dict[bytes, bytes])
+        listed = decode_msgpack(plain, dict[bytes, bytes])
     except (InvalidTag, msgspec.DecodeError) as error:
         raise refusal from error
     return {

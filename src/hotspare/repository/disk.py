@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from hotspare.block.extent import Extent, ExtentKind
+from hotspare.errors import RepositoryDamaged
 from hotspare.repository.disk_map import DiskMap, LoadPage, chunk_count
 from hotspare.repository.format import HOLE
 from hotspare.repository.reader import ChunkReader
@@ -63,6 +64,12 @@ class RepositoryDisk:
                 places.append(start)
         for position, plaintext in self._reader.read_many(wanted):
             start = places[position]
+            if len(memoryview(plaintext)) != min(self._chunk_size, self.size - start):
+                raise RepositoryDamaged(
+                    f"Chunk {wanted[position].hex()[:16]} has another length than its place in a disk",
+                    meaning="What was read of the disk before is whole",
+                    hint="Run 'hotspare verify' to learn which restore points are hit",
+                )
             low, high = max(start, offset), min(start + self._chunk_size, end)
             buffer[low - offset : high - offset] = memoryview(plaintext)[low - start : high - start]
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotspare.errors import RepositoryDamaged
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.disk import RepositoryDisk
 from hotspare.repository.file_index import (
     COLUMNS,
@@ -122,13 +123,15 @@ class FileIndex:
         if magic != MAGIC or length > min(_HEAD_MAX, self._disk.size - HEAD.size):
             raise _damaged("it does not begin as one")
         try:
-            head = msgspec.msgpack.decode(_read(self._disk, HEAD.size, length), type=Head)
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            head = decode_msgpack(_read(self._disk, HEAD.size, length), Head)
+        except msgspec.DecodeError as error:
             raise _damaged("its table cannot be read") from error
         for place in head.segments:
             inside = 0 <= place.offset <= place.offset + place.length <= self._disk.size
             if not inside or place.length > _SEGMENT_MAX or not 0 <= place.root < len(head.roots):
                 raise _damaged("its table makes no sense")
+        if sum(place.length for place in head.segments) > self._disk.size:
+            raise _damaged("its segments overlap")
         return head
 
 

@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from hotspare.errors import RepositoryDamaged, RepositoryTooNew
+from hotspare.repository.decode import decode_json
 from hotspare.units import GIB, KIB, MIB
 
 FORMAT_NAME = "hotspare-repository"
@@ -44,6 +45,8 @@ PAGE_IDS = 2048
 """Chunk ids in one page of a disk's map."""
 DISK_SIZE_MAX = 1 << 56
 """64 PiB; larger sizes in a record are taken for damage."""
+STATE_SIZE_MAX = 1 * GIB
+"""Of a piece of state outside of disks, which is read into memory as a whole."""
 RECORD_SIZE_MAX = 64 * MIB
 """No config, key slot or restore point is larger; more is refused before it is read."""
 SEGMENT_SIZE_MAX = 2 * GIB - 1
@@ -109,8 +112,8 @@ def decode_config(line: bytes, where: str) -> RepositoryConfig:
     """
     damaged = f"The repository at {where} has a config object that cannot be read"
     try:
-        config = msgspec.json.decode(line, type=RepositoryConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        config = decode_json(line, RepositoryConfig)
+    except msgspec.DecodeError as error:
         raise RepositoryDamaged(
             f"{damaged}: {error}", hint="Restore the object 'config' from a copy of the repository"
         ) from error

@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from hotspare.errors import ObjectNotFound, PointKept
+from hotspare.repository.decode import Moment
 from hotspare.repository.format import KEPT
 from hotspare.repository.keys import Keyring
 from hotspare.repository.record import open_record, seal_record
@@ -14,8 +15,8 @@ from hotspare.storage.backend import Backend
 class KeptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Content of ``kept/<point id>``."""
 
-    since: datetime
-    until: datetime | None = None
+    since: Moment
+    until: Moment | None = None
     """None: until it is released."""
 
 

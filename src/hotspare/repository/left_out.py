@@ -6,8 +6,11 @@ from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.errors import RepositoryDamaged
 from hotspare.repository.point import PointDisk, RestorePoint
 from hotspare.repository.repository import Repository
+from hotspare.units import GIB
 
 _PAIR = 16
+_LIST_MAX = 1 * GIB
+"""Bytes of a list; it is read into memory as a whole."""
 
 
 def extra_name(disk: str) -> str:
@@ -20,6 +23,8 @@ def left_out_of(repository: Repository, point: RestorePoint, disk: PointDisk) ->
     extra = point.find_extra(extra_name(disk.name))
     if extra is None:
         return NOTHING
+    if extra.size > _LIST_MAX:
+        raise _damage()
     content = bytearray(extra.size)
     repository.disk(extra).read_into(0, memoryview(content))
     return decode_ranges(bytes(content), disk.size)
@@ -43,9 +48,13 @@ def decode_ranges(data: bytes, size: int) -> Ranges:
     good = good and bool((steps[1:] > 0).all())
     edges = np.cumsum(steps.astype(np.int64)) if good else np.zeros(0, dtype=np.int64)
     if not good or (len(edges) and (edges[-1] > size or edges.min() < 0)):
-        raise RepositoryDamaged(
-            "A list of what was left out of a disk is not what was written",
-            meaning="The restore point itself does not need it",
-            hint="The next backup reads the disk in full",
-        )
+        raise _damage()
     return Ranges(edges.reshape(-1, 2))
+
+
+def _damage() -> RepositoryDamaged:
+    return RepositoryDamaged(
+        "A list of what was left out of a disk is not what was written",
+        meaning="The restore point itself does not need it",
+        hint="The next backup reads the disk in full",
+    )

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from hotspare.errors import RepositoryDamaged
-from hotspare.repository.format import DISK_SIZE_MAX, POINTS
+from hotspare.repository.decode import Moment
+from hotspare.repository.format import CHUNK_ID_SIZE, DISK_SIZE_MAX, POINTS, STATE_SIZE_MAX
 from hotspare.repository.keys import Keyring
 from hotspare.repository.record import POINT, open_record, seal_record
 
@@ -18,6 +19,7 @@ NO_STATE = (
 """Said instead of storing ``RestorePoint.state`` where a collector might not know of it."""
 _ID_TIME = "%Y%m%d-%H%M%S"
 _ID_TIME_LENGTH = 15
+_LAST_TIME = datetime.max.replace(microsecond=0, tzinfo=UTC) - timedelta(seconds=1)
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -89,8 +91,8 @@ class RestorePoint(msgspec.Struct, frozen=True, kw_only=True):
     machine_id: str
     machine_name: str
     platform: str
-    started_at: datetime
-    finished_at: datetime
+    started_at: Moment
+    finished_at: Moment
     consistency: str
     """``crash``, ``filesystem``, ``application`` or ``offline``: what was achieved."""
     disks: tuple[PointDisk, ...]
@@ -125,12 +127,12 @@ def new_point_id(now: datetime, after: str = "") -> str:
     Args:
         now: the time.
         after: id of the machine's newest point. The new id tells a later time, even if the clock was set
-            back.
+            back; or the same, where no id could tell a later one.
     """
     now = now.astimezone(UTC).replace(microsecond=0)
     newest = _time_of_id(after)
     if newest is not None and newest >= now:
-        now = newest + timedelta(seconds=1)
+        now = min(newest, _LAST_TIME) + timedelta(seconds=1)
     suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(5))
     return f"{now:{_ID_TIME}}-{suffix}"
 
@@ -165,6 +167,7 @@ def open_point(keyring: Keyring, name: str, data: bytes) -> RestorePoint:
         hint="Restore the object from a copy of the repository",
     )
     point = open_record(keyring, name, data, RestorePoint, POINT, damage)
-    if any(not 0 < content.size <= DISK_SIZE_MAX for content in point.contents):
+    good = all(0 < one.size <= DISK_SIZE_MAX and len(one.root) == CHUNK_ID_SIZE for one in point.contents)
+    if not good or any(state.size > STATE_SIZE_MAX for state in point.state):
         raise damage
     return point

@@ -13,6 +13,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from hotspare.errors import RepositoryDamaged
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.format import RECORD_SIZE_MAX
 from hotspare.repository.keys import SEED_SIZE, Keyring
 from hotspare.repository.pack import nonce_at
@@ -65,7 +66,7 @@ def open_record(
         plain = keyring.sealer(epoch, seed, form.purpose).decrypt(
             nonce_at(HEAD.size), data[HEAD.size :], _context(keyring, name)
         )
-        return msgspec.msgpack.decode(plain, type=kind)
+        return decode_msgpack(plain, kind)
     except (InvalidTag, msgspec.DecodeError) as error:
         raise damage from error
 

@@ -23,6 +23,7 @@ from blake3 import blake3
 from typing_extensions import Buffer
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.format import CHUNK_ID_SIZE, INDEX
 from hotspare.repository.index.segment import PackRecord, Segment
 from hotspare.repository.index.table import Table
@@ -225,7 +226,7 @@ def _map(path: Path, checked_max: int) -> ListedSegment:
             raise ValueError("another layout, or damaged")
     at = _HEAD.size + _LENGTH.size
     (length,) = _LENGTH.unpack_from(data, _HEAD.size)
-    header = msgspec.msgpack.decode(data[at : at + length], type=_Header)
+    header = decode_msgpack(data[at : at + length], _Header)
     at += length
     if header.byte_order != sys.byteorder or len(header.columns) != len(_COLUMNS):
         raise ValueError("another layout")

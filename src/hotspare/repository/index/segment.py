@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 
 from hotspare.errors import RepositoryDamaged
 from hotspare.repository.codec import DELTA
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.format import CHUNK_ID_SIZE, INDEX, SEGMENT_SIZE_MAX, pack_name
 from hotspare.repository.keys import SEED_SIZE, Keyring
 from hotspare.repository.pack import Entry, nonce_at
@@ -136,7 +137,7 @@ class Segment:
         """Read what was sealed. Raises ``ValueError``, ``struct.error``, ``msgspec.DecodeError``."""
         (length,) = LENGTH.unpack_from(plain)
         start = LENGTH.size + length
-        header = msgspec.msgpack.decode(plain[LENGTH.size : start], type=SegmentHeader)
+        header = decode_msgpack(plain[LENGTH.size : start], SegmentHeader)
         middle = start + header.rows * ROW.itemsize
         if not header.rows >= 0 <= header.deltas or middle + header.deltas * BASE.itemsize != len(plain):
             raise ValueError("rows do not fit the header")

@@ -17,6 +17,7 @@ from typing import Self
 import msgspec
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged, UsageError, WrongKey
+from hotspare.repository.decode import decode_json
 from hotspare.repository.format import KEYS, RECORD_SIZE_MAX
 from hotspare.repository.keys.keyring import Keyring, Secrets
 from hotspare.repository.keys.slot import (
@@ -53,8 +54,8 @@ def read_slots(backend: Backend) -> list[StoredSlot]:
         if match is None or item.size > RECORD_SIZE_MAX:
             continue
         try:
-            slot = msgspec.json.decode(backend.get(item.name), type=KeySlot)
-        except (msgspec.DecodeError, UnicodeDecodeError, ObjectNotFound):
+            slot = decode_json(backend.get(item.name), KeySlot)
+        except (msgspec.DecodeError, ObjectNotFound):
             continue
         found.setdefault((match[1], slot.public), []).append((match[2], slot))
     return [StoredSlot(slot_id, objects[-1][1], tuple(objects)) for (slot_id, _), objects in found.items()]

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.keys.keyring import KEY_SIZE, Secrets, hkdf
 from hotspare.repository.keys.recovery import looks_like_recovery_key, parse_recovery_key
 
@@ -183,7 +184,7 @@ def open_secrets(slot: KeySlot, private: bytes, repository_id: str) -> Secrets |
         pair = X25519PrivateKey.from_private_bytes(private)
         key = _sealing_key(pair, X25519PublicKey.from_public_bytes(ephemeral), ephemeral, public)
         plain = AESGCM(key).decrypt(_NO_NONCE, b64decode(slot.sealed), _context(repository_id))
-        unlocked = msgspec.msgpack.decode(plain, type=Secrets)
+        unlocked = decode_msgpack(plain, Secrets)
     except (InvalidTag, ValueError, msgspec.DecodeError):
         return None
     keys = (unlocked.id_key, *unlocked.epochs.values())

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.repository.decode import Moment
 from hotspare.repository.format import FORGOTTEN, POINTS
 from hotspare.repository.gc.state import read_expulsions
 from hotspare.repository.keys import Keyring
@@ -24,7 +25,7 @@ from hotspare.storage.wrappers.locking import LockingBackend
 class ForgottenRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Content of ``forgotten/<point id>``."""
 
-    at: datetime
+    at: Moment
 
 
 def note_forgotten(backend: Backend, keyring: Keyring, point: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from blake3 import blake3
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.repository.decode import decode_json
 from hotspare.repository.format import (
     CONDEMNED,
     CONFIG,
@@ -72,8 +73,8 @@ class Judge:
 
     def _is_trusted_slot(self, name: str, data: bytes) -> bool:
         try:
-            slot = msgspec.json.decode(data, type=KeySlot)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            slot = decode_json(data, KeySlot)
+        except msgspec.DecodeError:
             return False
         public = self._keyring.secrets.slots.get(name.removeprefix(KEYS).partition("-")[0])
         return public is not None and slot.public == b64encode(public).decode()

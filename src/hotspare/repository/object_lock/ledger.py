@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.repository.decode import Moment
 from hotspare.repository.format import LOCKS
 from hotspare.repository.keys import Keyring
 from hotspare.repository.record import open_record, seal_record
@@ -34,7 +35,7 @@ class Ledger:
         for item in backend.list(LOCKS):
             try:
                 listed = open_record(
-                    keyring, item.name, backend.get(item.name), list[tuple[datetime, list[str]]]
+                    keyring, item.name, backend.get(item.name), list[tuple[Moment, list[str]]]
                 )
             except (ObjectNotFound, RepositoryDamaged):
                 continue
