@@ -39,6 +39,8 @@ def mounted(kind: str, image: Path) -> Iterator[Path]:
         run(*mounts[kind], device, point)
         try:
             yield point
+            if kind == "ext4":  # clean, even where somebody with mounts of his own keeps this one for a while
+                run("mount", "-o", "remount,ro", point)
         finally:
             run("umount", point)
     finally:

@@ -49,7 +49,7 @@ def fill(point: Path, *, large: bool = True, names: int = 400) -> None:
     _attributes(point)
     _folders(point, names)
     if large:
-        (point / "large").write_bytes(os.urandom(1 << 20) * 9)
+        (point / "large").write_bytes(os.urandom(1 << 20) * 5)
 
 
 def _names(root: bytes) -> None:
@@ -65,13 +65,13 @@ def _stored_oddly(point: Path) -> None:
         file.write(b"end")
         file.truncate(20 << 20)
     # Where preallocated blocks come to lie, something was before: whoever reads them sees it.
-    (point / "rubbish").write_bytes(b"RUBBISH!" * (1 << 20))
+    (point / "rubbish").write_bytes(b"RUBBISH!" * (1 << 19))
     run("sync", "-f", point)
     (point / "rubbish").unlink()
     with (point / "preallocated").open("wb") as file:
-        if not _allocated(point / "preallocated", "-l", "9M"):
+        if not _allocated(point / "preallocated", "-l", "5M"):
             return  # by pointers, without extents
-        file.seek(5 << 20)
+        file.seek(3 << 20)
         file.write(b"in the middle")
     (point / "allocated-beyond").write_bytes(b"abc")
     assert _allocated(point / "allocated-beyond", "-n", "-l", "1M")
@@ -83,11 +83,11 @@ def _allocated(file: Path, *options: str) -> bool:
 
 def _fragmented(point: Path) -> None:
     files = [(point / f"fragmented-{number}").open("wb", buffering=0) for number in range(3)]
-    for step in range(200):
+    for step in range(120):
         for number, file in enumerate(files):
             file.seek(step * 8192 * (2 if number else 1))
             file.write(bytes([step % 255 + 1]) * 4096)
-        if step % 40 == 0:
+        if step % 60 == 0:
             run("sync", "-f", point)
     for file in files:
         file.close()

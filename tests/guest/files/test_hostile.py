@@ -116,13 +116,13 @@ def mutations(image: bytes, count: int, seed: int) -> Iterator[bytearray]:
 
 
 READERS: dict[str, tuple[Callable[[CachedReader], FileSystem], int]] = {
-    "extents": (ExtFileSystem, 120),
-    "pointers": (ExtFileSystem, 80),
-    "inline": (ExtFileSystem, 80),
-    "fat12": (FatFileSystem, 80),
-    "fat16": (FatFileSystem, 60),
-    "fat32": (FatFileSystem, 10),
-    "exfat": (ExfatFileSystem, 60),
+    "extents": (ExtFileSystem, 60),
+    "pointers": (ExtFileSystem, 40),
+    "inline": (ExtFileSystem, 40),
+    "fat12": (FatFileSystem, 40),
+    "fat16": (FatFileSystem, 30),
+    "fat32": (FatFileSystem, 5),
+    "exfat": (ExfatFileSystem, 25),
 }
 
 
@@ -137,7 +137,7 @@ def test_mutated_images_end_in_files_or_the_typed_error(kind: str, images: dict[
 
 
 def test_mutated_ntfs_ends_in_files_or_the_typed_error(images: dict[str, bytes]) -> None:
-    for damaged in mutations(images["ntfs"], 12, seed=int(os.environ.get("HOTSPARE_FUZZ_SEED", "1"))):
+    for damaged in mutations(images["ntfs"], 6, seed=int(os.environ.get("HOTSPARE_FUZZ_SEED", "1"))):
         file_system = None
         with suppress(FileSystemUnreadable):
             file_system = IsolatedNtfs(MemoryDisk(damaged), seconds_max=SECONDS_MAX)
