@@ -1,5 +1,6 @@
 """Fixtures that any test may use: guests of the lab (see lab/ and CONTRIBUTING.md)."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,17 @@ from lab import DiskSpec, LabGuest, ensure_host, sweep
 from lab.image import guest_image
 
 _MIB = 1024 * 1024
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests counted that run for some time, not for a number of rounds."""
+    counted = Counter[str]()
+    for report in terminalreporter.getreports("passed"):
+        if report.when == "call":
+            for name, count in report.user_properties:
+                counted[name] += int(count)
+    for name, total in counted.items():
+        terminalreporter.write_line(f"{total} {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)

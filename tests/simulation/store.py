@@ -8,6 +8,7 @@ time. A process may be suspended for days. A power cut kills all processes, and 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from typing_extensions import Buffer
 
@@ -212,6 +213,7 @@ class ActorBackend(DirectBackend):
         return odds > 0 and self._store.random.random() < odds
 
 
+@cache
 def _short(name: str) -> str:
     """Shorten hexadecimal names: a trace is for people."""
     return "/".join(part[:12] for part in name.split("/"))
