@@ -4,8 +4,12 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from hotspare.repository.point import point_name, seal_point
+from hotspare.repository.repository import Repository
+from hotspare.storage.local import LocalBackend
 from hotspare.units import MIB
 from tests.cli.images import change_image, make_image
 from tests.cli.program import PASSPHRASE, Program
@@ -74,6 +78,31 @@ def test_points_are_chosen(source: Program) -> None:
     assert (
         source.run("repo", "copy", "--to", source.repository, HOTSPARE_TO_PASSPHRASE=PASSPHRASE).status == 2
     )
+
+
+def test_points_are_chosen_by_the_tags_that_their_machine_had(source: Program) -> None:
+    """Images have no tags, so points of a platform that has are put beside theirs."""
+    repository = Repository.open(LocalBackend(source.repository), PASSPHRASE)
+    (model, *_) = repository.points()
+    wanted = list[str]()
+    for number, tags in enumerate([["prod"], ["prod", "db"], ["test"], []]):
+        marked = msgspec.structs.replace(
+            model,
+            id=f"20300101-00000{number}-aaaaa",
+            machine={**model.machine, "marks": {"tags": tags}},
+            session="",
+        )
+        name = point_name(repository.keyring, marked)
+        repository.backend.put(name, [seal_point(repository.keyring, marked)])
+        wanted += [marked.id] * ("prod" in tags or "test" in tags)
+    target = source.folder / "second"
+    source.expect("repo", "create", target, HOTSPARE_PASSPHRASE="other")
+    copy = ("repo", "copy", "--to", target, "-o", "json")
+    assert source.expect(*copy, "--tag", "prod", "--dry-run", **TO).document()["copied"] == wanted[:2]
+    assert source.run(*copy, "--tag", "nothing", **TO).status == 2
+    assert source.run(*copy, "--tag", "prod", "--point", wanted[0], **TO).status == 2
+    assert source.expect(*copy, "--tag", "prod", "--tag", "test", **TO).document()["copied"] == wanted
+    assert not source.expect(*copy, "--tag", "test", "--since", "2100-01-01", **TO).document()["there"]
 
 
 def test_a_copy_that_was_killed_goes_on_and_ends_whole(source: Program) -> None:

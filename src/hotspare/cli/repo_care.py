@@ -103,6 +103,7 @@ def copy(
     *,
     to: str,
     machine: Many = None,
+    tag: Many = None,
     since: str | None = None,
     point: Many = None,
     dry_run: Switch = False,
@@ -117,18 +118,23 @@ def copy(
     Args:
         to: The other repository, as file:///FOLDER or a folder.
         machine: Only points of the machine with this name or id; may be given again.
+        tag: Only points whose machine had this tag when they were made (see "machine tag"); given again,
+            those with one of the tags.
         since: Only points that were finished since this date or time.
         point: Only this point, by its id or the beginning of it; may be given again.
         dry_run: Only say which points would be copied.
         options: See below.
     """
-    if point and (machine or since):
-        raise UsageError("--point goes neither with --machine nor with --since", meaning="Nothing was copied")
+    if point and (machine or tag or since):
+        raise UsageError("--point does not go with --machine, --tag or --since", meaning="Nothing was copied")
     moment = parse_moment(since) if since else None
     with Session(options) as session:
         source = session.repository()
-        chosen = _chosen(source, machine or [], point or [])
-        chosen = select_points(chosen, [], moment)
+        if point:
+            chosen = _named(source, point)
+        else:
+            readable = source.points(lambda _name, error: output.warn(str(error)))
+            chosen = select_points(readable, machine or [], moment, tag or [])
         target = session.repository_at(to, "TO")
         if dry_run:
             there = {each.id for each in target.points(lambda _name, _error: None)}
@@ -154,12 +160,9 @@ def _copy(session: Session, source: Repository, target: Repository, chosen: list
         return copy_points(source, target, chosen, run.watching(listener), cancellation)
 
 
-def _chosen(source: Repository, machines: list[str], references: list[str]) -> list[RestorePoint]:
-    if references:
-        found = [find_point(source, reference) for reference in references]
-        return list({point.id: point for point in found}.values())
-    points = source.points(lambda _name, error: output.warn(str(error)))
-    return select_points(points, machines, None)
+def _named(source: Repository, references: list[str]) -> list[RestorePoint]:
+    found = [find_point(source, reference) for reference in references]
+    return list({point.id: point for point in found}.values())
 
 
 def _tell_copied(report: CopyReport, target: str, *, dry_run: bool, as_json: bool) -> None:

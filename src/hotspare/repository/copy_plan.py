@@ -12,12 +12,17 @@ from hotspare.repository.point import RestorePoint
 
 
 def select_points(
-    points: Iterable[RestorePoint], machines: Sequence[str], since: datetime | None
+    points: Iterable[RestorePoint],
+    machines: Sequence[str],
+    since: datetime | None,
+    tags: Sequence[str] = (),
 ) -> list[RestorePoint]:
     """Give the points of machines (by name or id; none means all) that were finished since a time.
 
+    With ``tags``, only those whose machine had one of the tags when they were made.
+
     Raises:
-        UsageError: a machine has no point.
+        UsageError: a machine or tag has no point.
     """
     every = list(points)
     for machine in machines:
@@ -27,12 +32,27 @@ def select_points(
                 meaning="Nothing was copied",
                 hint="See 'hotspare point list'",
             )
+    for tag in tags:
+        if not any(tag in tags_of(point) for point in every):
+            raise UsageError(
+                f"The repository has no restore point of a machine with the tag '{tag}'",
+                meaning="Nothing was copied",
+                hint="A restore point has the tags that its machine had when it was made",
+            )
     return [
         point
         for point in every
         if (not machines or point.machine_name in machines or point.machine_id in machines)
         and (since is None or point.finished_at >= since)
+        and (not tags or not tags_of(point).isdisjoint(tags))
     ]
+
+
+def tags_of(point: RestorePoint) -> frozenset[str]:
+    """Give the tags that a machine had when its point was made."""
+    marks = point.machine.get("marks")
+    tags = marks.get("tags") if isinstance(marks, dict) else None
+    return frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else frozenset()
 
 
 def changed_runs(disk_map: DiskMap, parent: DiskMap | None) -> Iterator[tuple[int, int]]:
