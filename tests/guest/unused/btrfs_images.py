@@ -16,7 +16,8 @@ from hotspare.guest.unused.btrfs import btrfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import peek, poke, populate
-from tests.guest.unused.garbage import mounted, run
+from tests.guest.unused.garbage import run
+from tests.guest.unused.live import mounted
 
 SIZE = 320 * MIB + 5 * KIB
 VARIANTS: Mapping[str, str] = {

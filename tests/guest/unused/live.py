@@ -5,15 +5,31 @@ import hashlib
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hotspare.units import KIB, MIB
-from tests.guest.unused.garbage import mounted, run
+from tests.guest.unused import garbage
+from tests.guest.unused.garbage import run
 
 FICLONE = 0x40049409
 """The ioctl, from linux/fs.h."""
+
+
+@contextmanager
+def mounted(image: Path, kind: str, *options: str) -> Iterator[Path]:
+    """Mount an image, and return only when the kernel has let go of it.
+
+    After ``umount`` it may stay mounted in the mount namespace of a program that was started meanwhile.
+    """
+    with garbage.mounted(image, kind, *options) as root:
+        yield root
+    deadline = time.monotonic() + 30
+    while run(["losetup", "--associated", str(image)]):
+        assert time.monotonic() < deadline, f"{image} stays mounted"
+        time.sleep(0.05)
 
 
 class Writer:

@@ -26,7 +26,8 @@ from tests.guest.unused.btrfs_images import (
     with_block_group_tree,
 )
 from tests.guest.unused.ext_images import populate
-from tests.guest.unused.garbage import by_mount, facts_below, fill, mounted, prove_unused, run
+from tests.guest.unused.garbage import by_mount, facts_below, fill, prove_unused, run
+from tests.guest.unused.live import mounted
 from tests.guest.unused.patched import kept_by_partclone
 
 CHECK = ["btrfs", "check", "--check-data-csum"]

@@ -213,6 +213,20 @@ def test_items_too_many(
     assert reason(image).startswith(expected)
 
 
+def test_counters_of_block_groups(tmp_path: Path, empty: Path, chunks: Chunks) -> None:
+    """Right in sum, and each of them wrong."""
+    image = tmp_path / "image"
+    run(["cp", "--sparse=always", str(empty), str(image)])
+    editor = Editor(image, chunks)
+    items = dict(editor.leaf(editor.root(2)))
+    groups = sorted(key for key in items if key[1] == 192)
+    for key, add in zip(groups[:2], (16384, -16384), strict=True):
+        used = struct.unpack_from("<Q", items[key])[0] + add
+        items[key] = struct.pack("<Q", used) + items[key][8:]
+    editor.change(2, list(items.items()))
+    assert reason(image) == "the counters of its block groups do not agree with its extents"
+
+
 def nodes_of(image: Path, tree: str) -> list[tuple[int, int]]:
     """Give logical address and level of all blocks of a tree."""
     told = run(["btrfs", "inspect-internal", "dump-tree", "-t", tree, str(image)])
@@ -279,6 +293,17 @@ def test_damaged_leaves(filled: Path, at: int, data: bytes, what: str) -> None:
         for place in blocks_of(filled, "extent")[-1]:
             change(disk, place, 4096, at, data)
         assert outcome(disk) == f"its tree 2 makes no sense ({what})"
+
+
+def test_leaves_that_reach_into_each_other(filled: Path) -> None:
+    with Overlaid(filled) as disk:
+        root = disk.get(blocks_of(filled, "extent")[0][0], 4096)
+        assert root[100] == 1
+        first = struct.unpack_from("<Q", root, 101 + 17)[0]
+        for place, _ in Chunks(filled).places(Ranges.of([(first, first + 4096)])):
+            last = 101 + 25 * (struct.unpack_from("<I", disk.get(place, 4096), 96)[0] - 1)
+            change(disk, place, 4096, last, struct.pack("<Q", 2**61))
+        assert outcome(disk) == "its tree 2 makes no sense (the last key of a block)"
 
 
 def test_too_many_pieces(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

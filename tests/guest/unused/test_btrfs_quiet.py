@@ -13,8 +13,8 @@ from hotspare.guest.unused.unused import Quiet
 from hotspare.units import KIB, MIB
 from tests.guest.unused.btrfs_images import Editor, find, make, make_filled, reason
 from tests.guest.unused.ext_images import frozen
-from tests.guest.unused.garbage import copy_of, fill, mounted, run
-from tests.guest.unused.live import Writer, clone, cloning
+from tests.guest.unused.garbage import copy_of, fill, run
+from tests.guest.unused.live import Writer, clone, cloning, mounted
 
 LOGGED = "its log tree is not empty: it was not unmounted, and not frozen"
 BALANCED = "a balance goes on, or was broken off"

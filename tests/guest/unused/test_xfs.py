@@ -11,7 +11,9 @@ from hotspare.block.file import RawFile
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.guest.unused.unused import Quiet, UnusedBlocks
 from hotspare.units import GIB, MIB, TIB
-from tests.guest.unused.garbage import by_mount, mounted, prove_unused, run
+from tests.guest.unused.ext_images import peek, poke, populate
+from tests.guest.unused.garbage import by_mount, prove_unused, run
+from tests.guest.unused.live import mounted
 from tests.guest.unused.patched import kept_by_partclone
 from tests.guest.unused.xfs_images import (
     SIZE,
@@ -20,9 +22,11 @@ from tests.guest.unused.xfs_images import (
     find,
     free_by_superblock,
     free_by_xfs_db,
+    in_pieces,
     make,
     make_filled,
     reason,
+    with_checksum,
 )
 
 REPAIR = ["xfs_repair", "-n", "-f"]
@@ -118,6 +122,24 @@ def test_with_another_uuid(tmp_path: Path) -> None:
     unused = find(image)
     check_against_xfs_db(image, unused)
     prove_unused(image, unused, listing=by_mount("xfs"), fsck=REPAIR)
+
+
+def test_features_of_newer_programs(tmp_path: Path) -> None:
+    """Exchange of ranges and parent pointers, which the programs of Debian 12 do not know: only the kernel
+    does."""
+    image = make(tmp_path / "image")
+    block = peek(image, 0, 512)
+    features = int.from_bytes(block[216:220], "big") | 0x40 | 0x80
+    poke(image, 0, with_checksum(block[:216] + features.to_bytes(4, "big") + block[220:], 224))
+    try:
+        with mounted(image, "xfs"):
+            pass
+    except AssertionError:
+        pytest.skip("this kernel does not know them")
+    with mounted(image, "xfs") as root:
+        populate(root)
+        in_pieces(root)
+    assert len(prove_unused(image, find(image), listing=by_mount("xfs"), fsck=None)) > 350
 
 
 def test_grown(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hotspare.guest.unused.unused import Quiet
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import frozen, peek, poke
-from tests.guest.unused.garbage import copy_of, fill, mounted, run
+from tests.guest.unused.garbage import copy_of, fill, run
 from tests.guest.unused.garbage import facts_below as facts
-from tests.guest.unused.live import Writer, clone, cloning
+from tests.guest.unused.live import Writer, clone, cloning, mounted
 from tests.guest.unused.xfs_images import asked, find, make, make_filled, reason
 
 MISSED = "it is mounted, and missed by the freeze: "

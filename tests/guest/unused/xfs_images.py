@@ -13,7 +13,8 @@ from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.xfs import xfs_unused
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import populate
-from tests.guest.unused.garbage import mounted, run
+from tests.guest.unused.garbage import run
+from tests.guest.unused.live import mounted
 
 SIZE = 304 * MIB + 5 * KIB
 """Newer versions of mkfs.xfs make nothing under 300 MiB; and no round number."""
