@@ -27,8 +27,7 @@ from tests.memory_disk import MemoryDisk
 NAMES = [
     "PLAIN.TXT", "lower.txt", "Mixed.Txt", "UPPER.low", "lower.UP", "a long name with spaces.text",
     "ünä.text", "ÜÄÖ", "x" * 255, "noext", ".dotfile", "a.b.c", "trail.x.y", "ça", "日本語ファイル.txt",
-    "a+b=c;(1).txt",
-].txt",
+    "a+b=c;[1].txt",
 ]  # fmt: skip
 SIZES = {"fat12": "4M", "fat16": "32M", "fat32": "64M"}
 
