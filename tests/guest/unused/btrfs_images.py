@@ -12,7 +12,7 @@ import google_crc32c
 
 from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.btrfs import btrfs_unused
+from hotspare.guest.unused.btrfs.map import btrfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import peek, poke, populate

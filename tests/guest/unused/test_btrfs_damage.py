@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused import btrfs_extents
-from hotspare.guest.unused.btrfs import btrfs_unused
-from hotspare.guest.unused.btrfs_chunks import ChunkMap, parse_chunk, parse_system_chunks
+from hotspare.guest.unused.btrfs import extents as btrfs_extents
+from hotspare.guest.unused.btrfs.chunks import ChunkMap, parse_chunk, parse_system_chunks
+from hotspare.guest.unused.btrfs.map import btrfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import GIB, KIB, MIB
 from tests.guest.unused.btrfs_images import (

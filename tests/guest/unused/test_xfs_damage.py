@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotspare.guest.unused import xfs
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
-from hotspare.guest.unused.xfs import xfs_unused
-from hotspare.guest.unused.xfs_log_record import Position, changes_superblock_only, is_unmount, parse_record
+from hotspare.guest.unused.xfs import map as xfs
+from hotspare.guest.unused.xfs.log_record import Position, changes_superblock_only, is_unmount, parse_record
+from hotspare.guest.unused.xfs.map import xfs_unused
 from hotspare.units import MIB
 from tests.guest.unused.overlaid import Overlaid
 from tests.guest.unused.patched import check_sane

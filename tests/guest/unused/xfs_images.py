@@ -10,7 +10,7 @@ import google_crc32c
 from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
-from hotspare.guest.unused.xfs import xfs_unused
+from hotspare.guest.unused.xfs.map import xfs_unused
 from hotspare.units import KIB, MIB
 from tests.guest.unused.ext_images import populate
 from tests.guest.unused.garbage import run

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.errors import HotspareError
-from hotspare.guest.unused.btrfs import btrfs_unused
+from hotspare.guest.unused.btrfs.map import btrfs_unused
 from hotspare.guest.unused.ext.map import ext_unused
 from hotspare.guest.unused.fat.exfat import exfat_unused
 from hotspare.guest.unused.fat.map import fat_unused
 from hotspare.guest.unused.ntfs.map import ntfs_unused
 from hotspare.guest.unused.swap import swap_unused
 from hotspare.guest.unused.unused import FindUnused, KeepAll, Quiet, UnusedBlocks
-from hotspare.guest.unused.xfs import xfs_unused
+from hotspare.guest.unused.xfs.map import xfs_unused
 from hotspare.guest.volumes.find import find_volumes
 from hotspare.guest.volumes.reader import VolumeReader
 from hotspare.guest.volumes.volume import Volume

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.unused import KeepAll
 from hotspare.guest.unused.volume_bytes import VolumeBytes
-from hotspare.guest.unused.xfs_btree import BY_PLACE, BY_SIZE, FreeSpaceTree, read_tree
-from hotspare.guest.unused.xfs_geometry import Geometry, verify_checksum
+from hotspare.guest.unused.xfs.btree import BY_PLACE, BY_SIZE, FreeSpaceTree, read_tree
+from hotspare.guest.unused.xfs.geometry import Geometry, verify_checksum
 
 
 @dataclass(frozen=True, slots=True)

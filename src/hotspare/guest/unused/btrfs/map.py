@@ -18,11 +18,11 @@ of tree blocks, or to 64 KiB; and it follows subvolumes that are half deleted in
 
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.btrfs_chunks import ChunkMap, parse_system_chunks
-from hotspare.guest.unused.btrfs_devices import read_allocated, read_chunks, read_roots
-from hotspare.guest.unused.btrfs_extents import read_used
-from hotspare.guest.unused.btrfs_superblock import SUPERBLOCKS_AT, Superblock, read_superblock
-from hotspare.guest.unused.btrfs_tree import TreeReader
+from hotspare.guest.unused.btrfs.chunks import ChunkMap, parse_system_chunks
+from hotspare.guest.unused.btrfs.devices import read_allocated, read_chunks, read_roots
+from hotspare.guest.unused.btrfs.extents import read_used
+from hotspare.guest.unused.btrfs.superblock import SUPERBLOCKS_AT, Superblock, read_superblock
+from hotspare.guest.unused.btrfs.tree import TreeReader
 from hotspare.guest.unused.unused import Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB, MIB

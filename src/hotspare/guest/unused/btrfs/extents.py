@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.btrfs_chunks import Chunk
-from hotspare.guest.unused.btrfs_superblock import Superblock, TreeRoot
-from hotspare.guest.unused.btrfs_tree import Leaf, TreeReader
+from hotspare.guest.unused.btrfs.chunks import Chunk
+from hotspare.guest.unused.btrfs.superblock import Superblock, TreeRoot
+from hotspare.guest.unused.btrfs.tree import Leaf, TreeReader
 from hotspare.guest.unused.unused import KeepAll
 
 _EXTENT, _METADATA, _BLOCK_GROUP = 168, 169, 192

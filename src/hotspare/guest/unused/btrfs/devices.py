@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.btrfs_chunks import Chunk, ChunkMap, parse_chunk
-from hotspare.guest.unused.btrfs_superblock import Superblock, TreeRoot
-from hotspare.guest.unused.btrfs_tree import Leaf, TreeReader
+from hotspare.guest.unused.btrfs.chunks import Chunk, ChunkMap, parse_chunk
+from hotspare.guest.unused.btrfs.superblock import Superblock, TreeRoot
+from hotspare.guest.unused.btrfs.tree import Leaf, TreeReader
 from hotspare.guest.unused.unused import KeepAll
 
 _DEVICE_ITEMS, _CHUNK_TREE_OBJECT = 1, 256

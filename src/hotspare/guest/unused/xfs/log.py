@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.guest.unused.volume_bytes import VolumeBytes
-from hotspare.guest.unused.xfs_geometry import Geometry
-from hotspare.guest.unused.xfs_log_record import (
+from hotspare.guest.unused.xfs.geometry import Geometry
+from hotspare.guest.unused.xfs.log_record import (
     BASIC_BLOCK,
     RECORD_BLOCKS_MAX,
     RECORD_MAGIC,

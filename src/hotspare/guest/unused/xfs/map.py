@@ -4,16 +4,16 @@ Free is what the btrees of free space by place hold, as ``xfs_db -c freesp`` cou
 blocks of each group's free list (AGFL), which ``freesp`` counts too and which are kept here: btrees grow
 into them. All of a file system is checked before anything is given: features, checksums, both btrees
 against each other and against the counters, and that the journal holds nothing that would change them when
-it is mounted (``xfs_log.py``).
+it is mounted (``log.py``).
 """
 
 from hotspare.block.device import BlockReader
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
-from hotspare.guest.unused.xfs_geometry import Geometry, read_geometry
-from hotspare.guest.unused.xfs_group import GroupSpace, read_group
-from hotspare.guest.unused.xfs_log import LogState, check_log
+from hotspare.guest.unused.xfs.geometry import Geometry, read_geometry
+from hotspare.guest.unused.xfs.group import GroupSpace, read_group
+from hotspare.guest.unused.xfs.log import LogState, check_log
 
 _RECORDS_MAX = 16_000_000
 """Pieces of free space: 16 bytes of memory each, a few times over."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hotspare.guest.unused.unused import KeepAll
 from hotspare.guest.unused.volume_bytes import VolumeBytes
-from hotspare.guest.unused.xfs_geometry import Geometry, verify_checksum
+from hotspare.guest.unused.xfs.geometry import Geometry, verify_checksum
 
 _NO_SIBLING = 0xFFFFFFFF
 _LEVELS_MAX = 9

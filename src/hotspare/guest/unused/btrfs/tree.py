@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hotspare.guest.unused.btrfs_chunks import ChunkMap
-from hotspare.guest.unused.btrfs_superblock import Superblock, TreeRoot
+from hotspare.guest.unused.btrfs.chunks import ChunkMap
+from hotspare.guest.unused.btrfs.superblock import Superblock, TreeRoot
 from hotspare.guest.unused.unused import KeepAll
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 

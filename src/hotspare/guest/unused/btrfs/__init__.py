@@ -1,0 +1,1 @@
+"""The free bytes of Btrfs. Begin with map.py."""

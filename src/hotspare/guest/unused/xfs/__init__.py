@@ -1,0 +1,1 @@
+"""The free blocks of XFS. Begin with map.py."""
