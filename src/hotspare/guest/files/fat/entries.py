@@ -61,13 +61,17 @@ def parse_entries(raw: bytes, *, wide: bool) -> Iterator[Found]:
             expected -= 1
             continue
         complete = bool(parts) and expected == 0 and checksum == short_checksum(entry[:11])
-        long_name = join_units(b"".join(parts[number] for number in sorted(parts))) if complete else ""
+        long_name = _long_name(parts) if complete else ""
         parts, expected = {}, 0
         if attributes & _LABEL:
             continue
         found = _found(entry, long_name, place, wide=wide)
         if found.name not in {".", ".."}:
             yield found
+
+
+def _long_name(parts: dict[int, bytes]) -> str:
+    return join_units(b"".join(parts[number] for number in sorted(parts))).partition("\0")[0]
 
 
 def _found(entry: bytes, long_name: str, place: int, *, wide: bool) -> Found:
@@ -103,6 +107,6 @@ def short_name(short: bytes, case: int) -> str:
 
 
 def join_units(raw: bytes) -> str:
-    """Decode a name of UTF-16 units up to a zero; a lone surrogate gets the bytes of its code point."""
-    text = raw.decode("utf-16-le", errors="surrogatepass").partition("\0")[0]
+    """Decode a name of UTF-16 units; a lone surrogate gets the bytes of its code point."""
+    text = raw.decode("utf-16-le", errors="surrogatepass")
     return fsdecode(text.encode(errors="surrogatepass"))

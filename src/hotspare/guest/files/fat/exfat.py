@@ -152,13 +152,8 @@ class ExfatFileSystem(NodeFileSystem[ExfatNode]):
         names = [entries[at : at + ENTRY] for at in range(2 * ENTRY, (2 + name_entries) * ENTRY, ENTRY)]
         if not units or any(len(part) < ENTRY or part[0] != _NAME for part in names):
             raise damaged(self.kind, "the name of a file is not complete")
-        raw_name = b"".join(part[2:] for part in names)[: units * 2]
-        name = join_units(raw_name)
-        if (
-            b"\0\0" in {raw_name[at : at + 2] for at in range(0, len(raw_name), 2)}
-            or "/" in name
-            or name in {".", ".."}
-        ):
+        name = join_units(b"".join(part[2:] for part in names)[: units * 2])
+        if "\0" in name or "/" in name or name in {".", ".."}:
             raise damaged(self.kind, "the name of a file is impossible")
         if valid > size or size > self._chains.clusters * self._chains.cluster_size:
             raise damaged(self.kind, f"the file {name!r} has an impossible size")
