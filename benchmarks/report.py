@@ -194,7 +194,8 @@ class Report:
             " the first round (restic: `restore` or `dump`; borg: `extract` with or without `--sparse`)."
             " The limit is AES-256-GCM, unzstd, and writing.",
             "Restore, not durable": "The same runs, without that fsync of the file.",
-            "Increment by bitmap": "What the platform's dirty bitmap names is read, and nothing else: the"
+            "Increment by bitmap": "What changed is read, and nothing else, as with a dirty bitmap that"
+            " names just that. No hypervisor is asked: the benchmark knows the places that it changed. The"
             " same bytes change on a small and on a large disk. From opening the repository to everything"
             f" being durable, in this process. The larger disk takes {ratio:.2f} times as long.",
             "Memory of hotspare backup": "Peak resident memory of the whole process; the limit is"
@@ -207,7 +208,10 @@ class Report:
             for one in targets(self.results, self.transactions, self.prunes)
             if one.bound and not one.reached
         ]
-        return f" Where one was missed, what bounds it: {'; '.join(missed)}." if missed else ""
+        bounds = "; ".join(missed)
+        return (
+            f" Where one was missed, what an earlier profile found to bound it: {bounds}." if missed else ""
+        )
 
     def show(self, console: Console) -> None:
         """Print all tables."""

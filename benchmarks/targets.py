@@ -34,7 +34,8 @@ class Target(NamedTuple):
     measured: str
     reached: bool
     bound: str = ""
-    """What a profile found to stand in the way where it was missed."""
+    """What stands in the way where it was missed, as profiles found when these targets were first measured:
+    not something of the run that is reported."""
 
 
 def targets(results: Results, transactions: Transactions, prunes: Prunes) -> Sequence[Target]:
