@@ -115,9 +115,10 @@ def test_a_powered_off_machine_and_back_to_increments(
 
 
 @pytest.mark.parametrize("seconds", [0.7, 1.3])
-def test_ctrl_c_leaves_the_guest_as_it_was(program: Program, guest: LabGuest, seconds: float) -> None:
-    guest.write_random("/data/much", 40 * MIB)
-    process = program.start("backup", guest.name)
+def test_ctrl_c_leaves_the_guest_as_it_was(program: Program, module_guest: LabGuest, seconds: float) -> None:
+    guest = module_guest
+    guest.write_random("/data/much", 10 * MIB)
+    process = program.start("backup", guest.name, "--read-limit", "4MiB/s")
     time.sleep(seconds)
     done = interrupt(process)
 
@@ -126,14 +127,16 @@ def test_ctrl_c_leaves_the_guest_as_it_was(program: Program, guest: LabGuest, se
     assert len(checkpoints(guest)) == (1 if done.status == 0 else 0)
     program.expect("backup", guest.name)
     program.expect("verify")
+    for checkpoint in guest.domain.listAllCheckpoints():  # for the next test, whose repository is another
+        checkpoint.delete()
 
 
 def test_a_killed_backup_is_cleared_away_by_the_next(
     program: Program, guest: LabGuest, tmp_path: Path
 ) -> None:
     program.expect("backup", guest.name)
-    guest.write_random("/data/changed", 30 * MIB)
-    process = program.start("backup", guest.name)
+    guest.write_random("/data/changed", 10 * MIB)
+    process = program.start("backup", guest.name, "--read-limit", "4MiB/s")
     time.sleep(1)  # test_killed_at_every_step.py chooses the moments
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -151,8 +154,8 @@ def test_a_machine_that_stops_in_the_middle(program: Program, lab_host: None, tm
     with LabGuest.create("stops", disks=[DiskSpec(size=512 * MIB)]) as guest:
         guest.start().wait_ready()
         program.expect("backup", guest.name)
-        guest.write_random("/data/much", 24 * MIB)
-        process = program.start("backup", guest.name, "--progress", "jsonl", "--read-limit", "4MiB/s")
+        guest.write_random("/data/much", 12 * MIB)
+        process = program.start("backup", guest.name, "--progress", "jsonl", "--read-limit", "2MiB/s")
         assert process.stderr is not None
         while '"disk-started"' not in process.stderr.readline():
             assert process.poll() is None
