@@ -21,8 +21,8 @@ from lab.image import guest_image
 
 FIRST, SECOND = "/data/first", "/data/second"
 _DISK_SIZE = 1024 * MIB
-_FIRST_SIZE = 96 * MIB
-_SECOND_SIZE = 6 * MIB
+_FIRST_SIZE = 32 * MIB
+_SECOND_SIZE = 4 * MIB
 
 
 def main() -> None:

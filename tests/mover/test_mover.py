@@ -177,7 +177,7 @@ def test_errors_are_those_of_the_host(remote: Remote) -> None:
 
 
 def test_ctrl_c_reaches_the_mover(remote: Remote, guest: LabGuest) -> None:
-    guest.write_random("/data/much", 40 * MIB)
+    guest.write_random("/data/much", 12 * MIB)
     process = begin_slowly(remote, guest)
     done = interrupt(process)
 
@@ -190,7 +190,7 @@ def test_ctrl_c_reaches_the_mover(remote: Remote, guest: LabGuest) -> None:
 
 
 def test_a_mover_whose_user_is_gone_cleans_up_and_ends(remote: Remote, guest: LabGuest) -> None:
-    guest.write_random("/data/much", 40 * MIB)
+    guest.write_random("/data/much", 12 * MIB)
     process = begin_slowly(remote, guest)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -203,9 +203,7 @@ def test_a_mover_whose_user_is_gone_cleans_up_and_ends(remote: Remote, guest: La
 
 def begin_slowly(remote: Remote, guest: LabGuest) -> "subprocess.Popen[str]":
     """Begin a backup that takes twenty seconds, and give it once it is under way."""
-    process = remote.program.start(
-        "backup", guest.name, "--progress", "jsonl", HOTSPARE_UPLOAD_LIMIT="2MiB/s"
-    )
+    process = remote.program.start("backup", guest.name, "--progress", "jsonl", "--read-limit", "512KiB/s")
     assert process.stderr is not None
     while '"progress"' not in (line := process.stderr.readline()):
         assert line, process.communicate()
