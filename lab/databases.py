@@ -26,18 +26,18 @@ _SCRIPTS = Path(__file__).parent / "database_scripts"
 _OWNER = "nobody"
 """Owns the database: the programs refuse to run as root, and every host has this user."""
 _PACKAGES = {
-    "postgresql": ("postgresql-15", "postgresql-client-15"),
+    "postgresql": ("postgresql-{version}", "postgresql-client-{version}"),
     "mariadb": ("mariadb-server-core", "mariadb-client-core"),
 }
 _PROGRAMS = {
-    "postgresql": ("usr/lib/postgresql/15/bin/postgres", "usr/lib/postgresql/15/bin/psql"),
+    "postgresql": ("usr/lib/postgresql/{version}/bin/postgres", "usr/lib/postgresql/{version}/bin/psql"),
     "mariadb": ("usr/sbin/mariadbd", "usr/bin/mariadb"),
 }
 _DATA = {
     "postgresql": (
-        "usr/share/postgresql/15",
-        "usr/lib/postgresql/15/lib/plpgsql.so",
-        "usr/lib/postgresql/15/lib/dict_snowball.so",
+        "usr/share/postgresql/{version}",
+        "usr/lib/postgresql/{version}/lib/plpgsql.so",
+        "usr/lib/postgresql/{version}/lib/dict_snowball.so",
     ),
     "mariadb": ("usr/share/mysql/english", "usr/share/mysql/charsets"),
 }
@@ -49,7 +49,8 @@ def database_disk(server: Server) -> Path:
     Raises:
         LabError: the host's package lists lack the server, or the database cannot be made.
     """
-    packages = packages_with_libraries(_PACKAGES[server])
+    version = _version(server)
+    packages = packages_with_libraries([name.format(version=version) for name in _PACKAGES[server]])
     recipe = hashlib.sha256("\n".join(str(package) for package in packages).encode())
     for source in (Path(__file__), _SCRIPTS / f"start-{server}", _SCRIPTS / f"load-{server}"):
         recipe.update(source.read_bytes())
@@ -63,39 +64,51 @@ def database_disk(server: Server) -> Path:
                 tree, result = Path(scratch, "tree"), Path(scratch, "result")
                 unpack(packages, tree)
                 result.mkdir(mode=0o755)
-                _build(server, tree, Path(scratch, "disk"), result / image.name)
+                _build(server, version, tree, Path(scratch, "disk"), result / image.name)
                 result.rename(folder)
             remove_old_versions(folder)
     return image
 
 
-def _build(server: Server, tree: Path, root: Path, image: Path) -> None:
+def _version(server: Server) -> str:
+    """Give the version in the names of the packages that the distribution has; MariaDB's have none."""
+    if server == "mariadb":
+        return ""
+    (newest,) = packages_with_libraries(["postgresql"])
+    found = re.search(r"\bpostgresql-([0-9]+)", newest.depends)
+    if found is None:
+        raise LabError(f"The package postgresql of this host depends on no version of it: {newest.depends}")
+    return found[1]
+
+
+def _build(server: Server, version: str, tree: Path, root: Path, image: Path) -> None:
     system = root / "system"
     libraries = system / "lib"
     libraries.mkdir(parents=True)
     path = _library_path(tree)
     for name in (*_PROGRAMS[server], *_DATA[server]):
-        _copy(tree / name, system / name)
+        place = name.format(version=version)
+        _copy(tree / place, system / place)
     for program in [file for file in system.rglob("*") if file.is_file() and _is_binary(file)]:
         for library in _libraries(program, path):
             shutil.copyfile(library, libraries / library.name)
     for script in ("start", "load"):
         shutil.copyfile(_SCRIPTS / f"{script}-{server}", system / script)
         (system / script).chmod(0o755)
-    _make_database(server, tree, path, root / server)
+    _make_database(server, version, tree, path, root / server)
     with image.open("wb") as disk:
         disk.truncate(SIZE)
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", root, image)
     image.chmod(0o444)
 
 
-def _make_database(server: Server, tree: Path, library_path: str, folder: Path) -> None:
+def _make_database(server: Server, version: str, tree: Path, library_path: str, folder: Path) -> None:
     folder.mkdir()
     shutil.chown(folder, _OWNER)
     # The guest knows no other time zone.
     environment = ["env", "TZ=GMT", f"LD_LIBRARY_PATH={library_path}", "LC_ALL=C"]
     if server == "postgresql":
-        initdb = tree / "usr/lib/postgresql/15/bin/initdb"
+        initdb = tree / f"usr/lib/postgresql/{version}/bin/initdb"
         options = [
             "-U",
             "postgres",
