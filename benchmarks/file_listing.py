@@ -45,6 +45,8 @@ def mounted(kind: str, image: Path) -> Iterator[Path]:
             run("umount", point)
     finally:
         run("losetup", "-d", device)
+        while run("losetup", "-j", image):  # its driver may write for some time yet
+            time.sleep(0.2)
 
 
 def fill(point: Path, files: int) -> None:

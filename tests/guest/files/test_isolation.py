@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hotspare.errors import FileSystemUnreadable, PathNotFound, SourceLost
-from hotspare.guest.files.file_system import NeedsAppliance
+from hotspare.guest.files.file_system import FileEntry, NeedsAppliance
 from hotspare.guest.files.ntfs import isolated, wire
 from hotspare.guest.files.ntfs.isolated import IsolatedNtfs
 from tests.guest.files.mounts import mounted_ntfs, new_image, run
@@ -189,3 +189,25 @@ def test_errors_come_over_whole(error: FileSystemUnreadable | PathNotFound) -> N
     back = wire.error_of(wire.failed(error))
     assert type(back) is type(error)
     assert str(back) == str(error).replace("\udcff", "?")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/folder/../../etc",
+        "/other/file",
+        "/folder",
+        "/folder/a//b",
+        "/folder/./a",
+        "folder/a",
+        "/folder/..",
+        "",
+    ],
+)
+def test_paths_that_lead_elsewhere_are_not_believed(path: str, file_system: IsolatedNtfs) -> None:
+    lie = FileEntry(path=path, kind="file", size=1, modified=0, inode=100)
+    with pytest.raises(FileSystemUnreadable, match="impossible path"):
+        file_system._believed(lie, "/folder/")
+    assert file_system._believed(
+        FileEntry(path="/Folder/x/..y", kind="file", size=1, modified=0, inode=1), "/folder/"
+    )

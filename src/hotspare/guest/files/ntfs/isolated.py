@@ -51,7 +51,8 @@ class IsolatedNtfs:
 
     def entry(self, path: str) -> FileEntry:
         """Describe one path; see the contract."""
-        return wire.from_wire(self.ask(wire.Request("entry", os.fsencode(path)), wire.WireEntry))
+        found = wire.from_wire(self.ask(wire.Request("entry", os.fsencode(path)), wire.WireEntry))
+        return found if found.path == "/" else self._believed(found, "/")
 
     def entries(self, folder: str) -> Iterator[FileEntry]:
         """Yield what is in a folder; see the contract."""
@@ -112,16 +113,18 @@ class IsolatedNtfs:
 
     def _listing(self, verb: str, folder: str) -> Iterator[FileEntry]:
         number = self.ask(wire.Request(verb, os.fsencode(folder)), int)
-        return self._batches(number, self.generation)
+        return self._batches(number, self.generation, folder)
 
-    def _batches(self, number: int, generation: int) -> Iterator[FileEntry]:
+    def _batches(self, number: int, generation: int, folder: str) -> Iterator[FileEntry]:
+        within = "/" + "".join(f"{name}/" for name in folder.split("/") if name)
         more = True
         try:
             while more:
                 if generation != self.generation or self._worker is None:
                     raise FileSystemUnreadable("The reader of NTFS was stopped within a listing")
                 batch = self.ask(wire.Request("more", number=number), wire.Batch)
-                yield from map(wire.from_wire, batch.entries)
+                for entry in batch.entries or map(wire.from_wire, batch.odd):
+                    yield self._believed(entry, within)
                 more = batch.more
         finally:
             self.drop(number, generation)
@@ -131,6 +134,24 @@ class IsolatedNtfs:
         if generation == self.generation and self._worker is not None:
             with contextlib.suppress(FileSystemUnreadable):
                 self.ask(wire.Request("drop", number=number), type(None))
+
+    def _believed(self, entry: FileEntry, within: str) -> FileEntry:
+        """Check a path before somebody writes a file there: it is below a folder, and leads nowhere else.
+
+        Case does not count: the worker gives a folder's name as it is on the disk.
+        """
+        path = f"{entry.path}/"
+        if (
+            path[: len(within)].upper() != within.upper()
+            or len(path) <= len(within)
+            or "//" in path
+            or "/../" in path
+            or "/./" in path
+            or "\0" in path
+        ):
+            self.close()
+            raise FileSystemUnreadable("The reader of NTFS was stopped, because it gave an impossible path")
+        return entry
 
     def _block(self, wanted: wire.NeedBlock) -> bytearray:
         offset, length = wanted.offset, wanted.length

@@ -27,6 +27,7 @@ from hotspare.guest.files.ntfs.record import (
     names_of,
     parse_record,
 )
+from hotspare.guest.files.runs import Run, RunContent
 
 _ROOT = 5
 _VOLUME, _LOG, _METADATA_MAX = 3, 2, 24
@@ -38,6 +39,8 @@ _TIME_MIN, _TIME_MAX = -(1 << 63), (1 << 64) - 1
 _ENTRY_BYTES = 80
 """At least, of a name in an index."""
 _STREAMS_MAX = 1024
+_NO_NAMES = {None, "", ".", ".."}
+_TABLE_RUNS_MAX = 1_000_000
 _LIST_MAX = 256 * 1024
 """Bytes of a list of attributes, as in Windows."""
 _FOLDER, _REPARSE_POINT, _COMPRESSED, _ENCRYPTED = 0x10, 0x400, 0x800, 0x4000
@@ -94,7 +97,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
             self._record_size = self._volume.mft_entry_size
             self._cluster_size = self._volume.cluster_block_size
             index_size = self._volume.index_entry_size
-            self._table = self._volume.get_file_entry(0)
+            self._table = _table_content(reader, self._volume.get_file_entry(0))
         if self._cluster_size > index_size:
             # libfsntfs says nothing, and leaves out most of the names in larger folders.
             raise NeedsAppliance(self.kind, "its clusters are larger than 4 KiB, which its reader gets wrong")
@@ -122,7 +125,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
                     name, number = child.name, child.file_reference & NUMBER
                     if number < _METADATA_MAX:
                         continue
-                    if not child.is_allocated() or not name or "/" in name or "\0" in name:
+                    if not child.is_allocated() or name in _NO_NAMES or "/" in name or "\0" in name:
                         self._wrong(f"the folder of record {folder} has a name that leads nowhere")
             except FileSystemUnreadable as error:
                 failure = failure or error
@@ -225,14 +228,10 @@ class NtfsFileSystem(NodeFileSystem[int]):
 
     def _count_names(self, number: int) -> int:
         """Give how many names a record has, by its head alone: most have one, and nothing else to tell."""
-        with _DAMAGE:
-            head = self._table.read_buffer_at_offset(24, number * self._record_size)
-        return names_of(head)
+        return names_of(self._table.read(number * self._record_size, 24))
 
     def _one_record(self, number: int) -> Record:
-        with _DAMAGE:
-            raw = self._table.read_buffer_at_offset(self._record_size, number * self._record_size)
-        return parse_record(raw)
+        return parse_record(self._table.read(number * self._record_size, self._record_size))
 
     def _stream(self, file: "pyfsntfs.file_entry", name: str) -> FileContent:
         with _DAMAGE:
@@ -342,6 +341,17 @@ class _Content:
         """Let go of it."""
 
 
+def _table_content(reader: CachedReader, table: "pyfsntfs.file_entry") -> RunContent:
+    """Give the master file table as content that is read without a way through libfsntfs."""
+    runs: list[Run] = []
+    at = 0
+    for index in range(min(table.number_of_extents, _TABLE_RUNS_MAX)):
+        place, length, _ = table.get_extent(index)
+        runs.append(Run(at, length, place))
+        at += length
+    return RunContent(reader, min(at, table.size), runs)
+
+
 def _reparse_point(record: Record) -> tuple[int, str | None]:
     for value in record.values(Sort.REPARSE_POINT):
         if len(value) >= 8:
@@ -356,6 +366,8 @@ def _compact_chunk(record: Record) -> int | None:
 
 def _as_path(name: str) -> str:
     """Turn a name with lone surrogates into one whose bytes are those of their code points."""
+    if name.isascii():
+        return name
     return fsdecode(name.encode(errors="surrogatepass"))
 
 

@@ -77,9 +77,10 @@ class WireEntry(msgspec.Struct, array_like=True):
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """Some of many entries."""
+    """Some of many entries: mostly as they are, all the others where one has a name that is no UTF-8."""
 
-    entries: list[WireEntry]
+    entries: list[FileEntry]
+    odd: list[WireEntry]
     more: bool
 
 
@@ -130,6 +131,15 @@ def receive_answer(fd: int, wait: Callable[[], None]) -> NeedBlock | Done | Fail
     except msgspec.MsgspecError as error:
         raise Ended("it says what makes no sense") from error
     return found
+
+
+def batch(entries: list[FileEntry]) -> Done:
+    """Make an answer of the next entries of a listing."""
+    more = len(entries) == BATCH
+    try:
+        return done(Batch(entries, [], more))
+    except UnicodeEncodeError:
+        return done(Batch([], [to_wire(entry) for entry in entries], more))
 
 
 def done(value: object) -> Done:

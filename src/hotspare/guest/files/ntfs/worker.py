@@ -92,7 +92,7 @@ class _Worker:
         """Go on with a listing or content that is open."""
         match request.verb:
             case "more":
-                return self._more(request.number)
+                return wire.batch(list(itertools.islice(self._listings[request.number], wire.BATCH)))
             case "read":
                 return self._contents[request.number].read(request.offset, min(request.length, wire.READ_MAX))
             case "holes":
@@ -102,10 +102,6 @@ class _Worker:
         self._listings.pop(request.number, None)
         self._contents.pop(request.number, None)
         return None
-
-    def _more(self, number: int) -> wire.Batch:
-        found = [wire.to_wire(entry) for entry in itertools.islice(self._listings[number], wire.BATCH)]
-        return wire.Batch(found, more=len(found) == wire.BATCH)
 
     def _keep(self, kept: dict[int, T], one: T) -> int:
         number = next(self._numbers)
@@ -126,7 +122,8 @@ def main() -> None:
             request = wire.receive_request(source)
             try:
                 worker = worker or _Worker(reader)
-                answer: wire.Done | wire.Failed = wire.done(worker.answer(request))
+                found = worker.answer(request)
+                answer: wire.Done | wire.Failed = found if isinstance(found, wire.Done) else wire.done(found)
             except (FileSystemUnreadable, PathNotFound) as error:
                 answer = wire.failed(error)
             wire.send(sink, answer)
