@@ -26,7 +26,7 @@ from hotspare.errors import (
     TargetExists,
 )
 from hotspare.guest.files.by_path import FilesByPath
-from hotspare.guest.files.file_system import FileEntry
+from hotspare.guest.files.file_system import TYPES, FileEntry
 from hotspare.guest.files.listing import Damage, listing
 from hotspare.repository.select import find_point
 from hotspare.restore.files.content import pieces
@@ -226,19 +226,8 @@ def _print_entries(session: Session, point: str, path: str, entries: list[FileEn
         output.warn(sentence)
 
 
-_LETTERS = {
-    "folder": stat.S_IFDIR,
-    "link": stat.S_IFLNK,
-    "block-device": stat.S_IFBLK,
-    "character-device": stat.S_IFCHR,
-    "fifo": stat.S_IFIFO,
-    "socket": stat.S_IFSOCK,
-}
-
-
 def _cells(entry: FileEntry) -> tuple[str, ...]:
-    kind = _LETTERS.get(entry.kind, stat.S_IFREG)
-    mode = stat.filemode(kind | (entry.mode or 0))
+    mode = stat.filemode(TYPES[entry.kind] | (entry.mode or 0))
     name = plain(entry.name or entry.path)
     if entry.kind == "link":
         name = f"{name} -> {plain(entry.target)}"

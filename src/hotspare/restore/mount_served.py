@@ -10,19 +10,10 @@ from itertools import count
 from typing import Concatenate, ParamSpec, TypeVar
 
 from hotspare.errors import HotspareError, PathNotFound
-from hotspare.guest.files.file_system import FileEntry, Kind
+from hotspare.guest.files.file_system import TYPES, FileEntry
 from hotspare.restore.mount_cache import FileCache
 from hotspare.restore.mount_tree import Branch, MountedVolume, MountTree, Place, VolumeFile
 
-_TYPES: dict[Kind, int] = {
-    "file": stat.S_IFREG,
-    "folder": stat.S_IFDIR,
-    "link": stat.S_IFLNK,
-    "block-device": stat.S_IFBLK,
-    "character-device": stat.S_IFCHR,
-    "fifo": stat.S_IFIFO,
-    "socket": stat.S_IFSOCK,
-}
 _WARNINGS_MAX = 100
 
 P = ParamSpec("P")
@@ -187,7 +178,7 @@ class ServedFiles:
     def _status(self, volume: MountedVolume, entry: FileEntry) -> Attributes:
         mode = entry.mode if entry.mode is not None else (0o755 if entry.kind == "folder" else 0o644)
         return {
-            "st_mode": _TYPES[entry.kind] | mode,
+            "st_mode": TYPES[entry.kind] | mode,
             "st_nlink": entry.links,
             "st_ino": volume.inode(entry),
             "st_uid": self._uid if entry.uid is None else entry.uid,

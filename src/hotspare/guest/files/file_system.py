@@ -6,6 +6,7 @@ a guest's disk is not believed: loops, sizes and counts are bounded, and whateve
 ``FileSystemUnreadable``.
 """
 
+import stat
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -33,6 +34,20 @@ class NeedsAppliance(FileSystemUnreadable):
 
 
 Kind = Literal["file", "folder", "link", "block-device", "character-device", "fifo", "socket"]
+
+
+KINDS: dict[int, Kind] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "link",
+    stat.S_IFBLK: "block-device",
+    stat.S_IFCHR: "character-device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+"""By the type bits of a mode."""
+TYPES: dict[Kind, int] = {kind: bits for bits, kind in KINDS.items()}
+"""The same the other way."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):

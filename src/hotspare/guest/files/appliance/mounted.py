@@ -10,17 +10,8 @@ from typing import TypeVar
 from hotspare.errors import FileSystemUnreadable, HotspareError, PathNotFound
 from hotspare.guest.files.appliance.channel import Channel, QuestionFailed
 from hotspare.guest.files.appliance.inside.wire import MORE, READ_MAX, RECORD
-from hotspare.guest.files.file_system import FileEntry, Kind
+from hotspare.guest.files.file_system import KINDS, FileEntry
 
-_KINDS: dict[int, Kind] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "folder",
-    stat.S_IFLNK: "link",
-    stat.S_IFBLK: "block-device",
-    stat.S_IFCHR: "character-device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
 _SIZED = frozenset(("file", "link"))
 _DEVICES = frozenset(("block-device", "character-device"))
@@ -172,7 +163,7 @@ class MountedFiles:
             if not mode:
                 yield self._failure(path, QuestionFailed(uid, target.decode(errors="replace")))
                 continue
-            kind = _KINDS.get(stat.S_IFMT(mode))
+            kind = KINDS.get(stat.S_IFMT(mode))
             if kind is None or size > _SIZE_MAX:
                 raise self._nonsense(path)
             yield FileEntry(

@@ -1,24 +1,14 @@
 """An inode of ext2/3/4."""
 
-import stat
 import struct
 from typing import NamedTuple
 
-from hotspare.guest.files.file_system import Kind
+from hotspare.guest.files.file_system import KINDS, Kind
 
 _FIXED = struct.Struct("<HHI8xi4xHHII4x60s4xII4xHHHH4x")
 """Its first 128 bytes: mode, uid, size, modification time, gid, links, sectors, flags, the content's map, the
 block of attributes, and the high halves of size, sectors, block of attributes, uid and gid."""
 _SECOND = 1_000_000_000
-_KINDS: dict[int, Kind] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "folder",
-    stat.S_IFLNK: "link",
-    stat.S_IFBLK: "block-device",
-    stat.S_IFCHR: "character-device",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 
 ENCRYPTED = 0x800
 HUGE_FILE = 0x40000
@@ -63,7 +53,7 @@ def parse_inode(number: int, raw: bytes, *, large_folders: bool) -> Inode:
     fixed = _FIXED.unpack_from(raw)
     mode, uid, size, modified, gid, links, sectors, flags, block, attribute_block = fixed[:10]
     size_high, sectors_high, attribute_high, uid_high, gid_high = fixed[10:]
-    kind = _KINDS.get(mode & 0o170000)
+    kind = KINDS.get(mode & 0o170000)
     if kind == "file" or large_folders:
         size |= size_high << 32
     nanoseconds = 0
