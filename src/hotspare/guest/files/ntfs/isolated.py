@@ -12,14 +12,13 @@ from typing import TypeVar
 from hotspare.block.device import BlockReader
 from hotspare.errors import FileSystemUnreadable
 from hotspare.guest.files.file_system import FileContent, FileEntry
-from hotspare.guest.files.ntfs import wire
+from hotspare.guest.files.ntfs import wire, worker
 
 _SECONDS_MAX = 30.0
 """Of the worker's own work for one question; what reading the disk takes does not count."""
 _BLOCKS_MAX = 400_000
 """Pieces of the volume for one question: a worker that runs in circles ends here."""
 _STARTS_MAX = 8
-_WORKER = "hotspare.guest.files.ntfs.worker"
 
 T = TypeVar("T")
 
@@ -72,10 +71,10 @@ class IsolatedNtfs:
 
     def close(self) -> None:
         """End the worker."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
+        process, self._worker = self._worker, None
+        if process is not None:
             self.generation += 1
-            worker.end()
+            process.end()
 
     def ask(self, request: wire.Request, expected: type[T]) -> T:
         """Ask the worker, serve what it reads, and give its answer.
@@ -101,14 +100,14 @@ class IsolatedNtfs:
         raise wire.error_of(answer)
 
     def _converse(self, request: wire.Request) -> wire.Done | wire.Failed:
-        worker = self._started()
-        patience = _Patience(worker.source, self._seconds_max)
-        wire.send(worker.sink, request)
+        process = self._started()
+        patience = _Patience(process.source, self._seconds_max)
+        wire.send(process.sink, request)
         for _ in range(_BLOCKS_MAX):
-            answer = wire.receive_answer(worker.source, patience.wait)
+            answer = wire.receive_answer(process.source, patience.wait)
             if not isinstance(answer, wire.NeedBlock):
                 return answer
-            wire.send_bytes(worker.sink, self._block(answer))
+            wire.send_bytes(process.sink, self._block(answer))
         raise wire.Ended("it reads without end")
 
     def _listing(self, verb: str, folder: str) -> Iterator[FileEntry]:
@@ -179,7 +178,7 @@ class _Worker:
     def __init__(self, size: int) -> None:
         theirs_in, self.sink = os.pipe()
         self.source, theirs_out = os.pipe()
-        command = [sys.executable, "-P", "-m", _WORKER, str(size)]
+        command = [sys.executable, "-P", "-m", worker.__name__, str(size)]
         try:
             self._process = subprocess.Popen(
                 command, stdin=theirs_in, stdout=theirs_out, stderr=subprocess.DEVNULL
