@@ -64,10 +64,6 @@ def _stored_oddly(point: Path) -> None:
         file.seek(10 << 20)
         file.write(b"end")
         file.truncate(20 << 20)
-    # Where preallocated blocks come to lie, something was before: whoever reads them sees it.
-    (point / "rubbish").write_bytes(b"RUBBISH!" * (1 << 19))
-    run("sync", "-f", point)
-    (point / "rubbish").unlink()
     with (point / "preallocated").open("wb") as file:
         if not _allocated(point / "preallocated", "-l", "5M"):
             return  # by pointers, without extents

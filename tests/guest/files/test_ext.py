@@ -29,7 +29,7 @@ VARIANTS = {
     "inline-data": ("64M", ["-O", "inline_data", "-I", "256"]),
     "inline-data-1k-large-inodes": ("64M", ["-b", "1024", "-I", "1024", "-O", "inline_data,ea_inode"]),
     "bigalloc-1k": ("128M", ["-b", "1024", "-O", "bigalloc"]),
-    "bigalloc": ("256M", ["-b", "4096", "-O", "bigalloc", "-C", "16384"]),
+    "bigalloc": ("128M", ["-b", "4096", "-I", "128", "-O", "bigalloc", "-C", "16384"]),
     "meta-bg": ("96M", ["-b", "1024", "-O", "meta_bg,^resize_inode,^sparse_super"]),
     "meta-bg-2k": ("128M", ["-b", "2048", "-O", "meta_bg,^resize_inode,mmp", "-g", "1024"]),
     "sparse-super2": ("64M", ["-O", "sparse_super2,^resize_inode"]),
@@ -51,15 +51,11 @@ def opened(image: Path) -> Iterator[ExtFileSystem]:
 
 def made(folder: Path, size: str, options: list[str]) -> Path:
     image = new_image(folder / "ext.img", size)
-    run(
-        "mkfs.ext4" if "-t" not in options else "mke2fs",
-        "-q",
-        "-F",
-        "-E",
-        "lazy_itable_init=1",
-        *options,
-        image,
-    )
+    with image.open("r+b") as file:  # whoever reads blocks that were never written sees it
+        for _ in range(image.stat().st_size >> 20):
+            file.write(b"RUBBISH!" * (1 << 17))
+    program = "mkfs.ext4" if "-t" not in options else "mke2fs"
+    run(program, "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", *options, image)
     return image
 
 
