@@ -41,6 +41,8 @@ _ENTRY_BYTES = 80
 _STREAMS_MAX = 1024
 _NO_NAMES = {None, "", ".", ".."}
 _TABLE_RUNS_MAX = 1_000_000
+_WINDOW = 64 * 1024
+"""Bytes of the table read at once: records of one folder lie together mostly."""
 _LIST_MAX = 256 * 1024
 """Bytes of a list of attributes, as in Windows."""
 _FOLDER, _REPARSE_POINT, _COMPRESSED, _ENCRYPTED = 0x10, 0x400, 0x800, 0x4000
@@ -101,6 +103,7 @@ class NtfsFileSystem(NodeFileSystem[int]):
         if self._cluster_size > index_size:
             # libfsntfs says nothing, and leaves out most of the names in larger folders.
             raise NeedsAppliance(self.kind, "its clusters are larger than 4 KiB, which its reader gets wrong")
+        self._window = (-1, b"")
         self._last: tuple[int, pyfsntfs.file_entry] | None = None
         self._check_version()
         self.remarks = tuple(self._doubts())
@@ -228,7 +231,11 @@ class NtfsFileSystem(NodeFileSystem[int]):
 
     def _count_names(self, number: int) -> int:
         """Give how many names a record has, by its head alone: most have one, and nothing else to tell."""
-        return names_of(self._table.read(number * self._record_size, 24))
+        start = number * self._record_size // _WINDOW * _WINDOW
+        if self._window[0] != start:
+            self._window = (start, self._table.read(start, _WINDOW))
+        at = number * self._record_size - start
+        return names_of(self._window[1][at : at + 24])
 
     def _one_record(self, number: int) -> Record:
         return parse_record(self._table.read(number * self._record_size, self._record_size))
