@@ -12,6 +12,17 @@ from lab.image import guest_image
 _MIB = 1024 * 1024
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests on real virtual machines a second try, which the summary shows.
+
+    Guests under emulation share two cores with other tests: now and then one is not up in time. All other
+    tests have one try.
+    """
+    for item in items:
+        if item.get_closest_marker("lab"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what tests counted that run for some time, not for a number of rounds."""
     counted = Counter[str]()
