@@ -16,6 +16,8 @@ from tests.cli.test_json_output import differences, examples, shape
 
 pytestmark = pytest.mark.lab
 
+WHOLE = ("--no-skip-unused",)
+"""Disks are compared byte by byte; what is left out stays as it is where a restore is made over it."""
 MIB = 1024 * 1024
 
 
@@ -103,7 +105,7 @@ def protected(lab_host: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         guest.start_workload("/data/journal")
         guest.exec("while [ $(tail -n 1 /data/journal || echo 0) -lt 20 ]; do usleep 20000; done")
         acked = guest.acked()
-        (result,) = program.expect("backup", guest.name, "-o", "json").document()["results"]
+        (result,) = program.expect("backup", guest.name, *WHOLE, "-o", "json").document()["results"]
         guest.exec("pkill workload; echo after the backup > /data/later; sync /data/later")
         yield Protected(program, guest, result["point"]["id"], digest, acked)
 
@@ -142,7 +144,7 @@ def test_a_start_ends_the_undo_unless_forced(off: Protected) -> None:
     off.expect_as_backed_up()
     refused = off.program.run("restore", off.point, "--in-place", "--yes", "--power-off")
     assert (refused.status, "neither confirmed nor undone" in refused.err) == (2, True)
-    (result,) = off.program.expect("backup", off.guest.name, "-o", "json").document()["results"]
+    (result,) = off.program.expect("backup", off.guest.name, *WHOLE, "-o", "json").document()["results"]
     assert {disk["mode"] for disk in result["point"]["disks"]} == {"full"}
     assert any("restore confirm" in warning for warning in result["point"]["warnings"])
     running = off.program.run("restore", "undo", off.guest.name, "--yes", "--force")
@@ -181,7 +183,7 @@ def test_made_final_while_it_runs(off: Protected) -> None:
     assert off.leftovers() == []
     off.guest.exec("echo newer >> /data/later; sync /data/later")
     off.expect_as_backed_up()
-    (result,) = off.program.expect("backup", off.guest.name, "-o", "json").document()["results"]
+    (result,) = off.program.expect("backup", off.guest.name, *WHOLE, "-o", "json").document()["results"]
     assert {disk["mode"] for disk in result["point"]["disks"]} == {"full"}
     off.guest.shutdown()
     off.expect_clean()

@@ -138,7 +138,7 @@ def test_two_groups_may_not_share_a_structure(tmp_path: Path, at: int) -> None:
 
 
 def test_too_many_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotspare.guest.unused.ext_superblock.GROUPS_MAX", 39)
+    monkeypatch.setattr("hotspare.guest.unused.ext.superblock.GROUPS_MAX", 39)
     assert outcome(disk_of(tmp_path, PLAIN, 40 * MIB)) == "it has more groups than can be looked at here"
 
 

@@ -48,7 +48,8 @@ def machine(lab_host: None) -> Iterator[BareMachine]:
 
 @pytest.fixture
 def described(machine: BareMachine, platform: LibvirtPlatform) -> Machine:
-    """The machine as of a restore point."""
+    """The machine as of a restore point: not upon overlays that the test before has left."""
+    begin_again(machine, platform)
     return platform.inspect(machine.name)
 
 
