@@ -58,7 +58,10 @@ def measure_listing(folder: Path, rounds: int, tell: Callable[[str], None]) -> L
         first.append(program.run(_PROGRAM, "files", "ls", "bench", "/"))
         settle()
         walk.append(program.run(_PROGRAM, "files", "find", "*", "bench", "-o", "json"))
-        found = len(json.loads(program.log.read_text())["files"])
+        # What is said on standard error is in the log too.
+        said = program.log.read_text()
+        document, _ = json.JSONDecoder().raw_decode(said, said.index("{\n"))
+        found = len(document["files"])
     program.clear()
     disk.unlink()
     return Listing(first, walk, found)
