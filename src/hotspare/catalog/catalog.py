@@ -6,6 +6,7 @@ restore. A file of a newer version is left alone and refused.
 
 import errno
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -182,6 +183,20 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Ask again while others do the same: of all statements, this one does not wait for a lock."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # Autocommit, so that transactions begin and end where this file says so.
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -189,7 +204,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         _refuse_newer(connection, path)
         _refuse_damaged(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         migrate(connection)
     except BaseException:
         connection.close()

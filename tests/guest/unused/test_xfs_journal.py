@@ -18,7 +18,6 @@ from tests.guest.unused.live import Writer, clone, cloning, mounted
 from tests.guest.unused.xfs_images import asked, find, make, make_filled, reason
 
 MISSED = "it is mounted, and missed by the freeze: "
-CHANGES = MISSED + "its journal holds changes"
 NOT_UNMOUNTED = "its journal is not empty: it was not unmounted"
 
 
@@ -74,10 +73,10 @@ def test_not_frozen(tmp_path: Path) -> None:
                         prove_replayed(
                             view, {name: sum_ for name, sum_ in before.items() if after.get(name) == sum_}
                         )
-            assert told.count(CHANGES) >= 4
+            assert sum(one.startswith(MISSED) for one in told) >= 4
             assert all(why.startswith((MISSED, "its journal makes no sense")) for why in told if why)
             files = writer.flushed
-            assert reason(clone(image, "busy"), Quiet.FROZEN) == CHANGES
+            assert reason(clone(image, "busy"), Quiet.FROZEN).startswith(MISSED)
             with frozen(root):
                 pass
             idle = clone(image, "idle")  # thawed, and nothing was written since
@@ -85,7 +84,7 @@ def test_not_frozen(tmp_path: Path) -> None:
             prove_replayed(idle, files)
             (root / "one more").touch()
             run(["sync", "--file-system", str(root)])
-            assert reason(clone(image, "idle no more"), Quiet.FROZEN) == CHANGES
+            assert reason(clone(image, "idle no more"), Quiet.FROZEN).startswith(MISSED)
 
 
 def test_deleted_and_still_open(tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ def test_proof_of_the_proof(tmp_path: Path) -> None:
                     os.fsync(file.fileno())
             view = clone(image, "view")
             wanted = facts(root)
-        assert reason(view, Quiet.FROZEN) == CHANGES
+        assert reason(view, Quiet.FROZEN).startswith(MISSED)
         fill(view, unused.free)
         with mounted(view, "xfs", "nouuid") as root:
             assert facts(root) != wanted
