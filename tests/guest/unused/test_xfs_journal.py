@@ -18,6 +18,9 @@ from tests.guest.unused.live import Writer, clone, cloning, mounted
 from tests.guest.unused.xfs_images import asked, find, make, make_filled, reason
 
 MISSED = "it is mounted, and missed by the freeze: "
+CHANGES = MISSED + "its journal holds changes"
+BUSY = {CHANGES, MISSED + "its journal is not empty"}
+"""Which of them depends on how much was written since the journal was last emptied."""
 NOT_UNMOUNTED = "its journal is not empty: it was not unmounted"
 
 
@@ -73,10 +76,10 @@ def test_not_frozen(tmp_path: Path) -> None:
                         prove_replayed(
                             view, {name: sum_ for name, sum_ in before.items() if after.get(name) == sum_}
                         )
-            assert sum(one.startswith(MISSED) for one in told) >= 4
+            assert sum(one in BUSY for one in told) >= 4
             assert all(why.startswith((MISSED, "its journal makes no sense")) for why in told if why)
             files = writer.flushed
-            assert reason(clone(image, "busy"), Quiet.FROZEN).startswith(MISSED)
+            assert reason(clone(image, "busy"), Quiet.FROZEN) in BUSY
             with frozen(root):
                 pass
             idle = clone(image, "idle")  # thawed, and nothing was written since
@@ -84,7 +87,7 @@ def test_not_frozen(tmp_path: Path) -> None:
             prove_replayed(idle, files)
             (root / "one more").touch()
             run(["sync", "--file-system", str(root)])
-            assert reason(clone(image, "idle no more"), Quiet.FROZEN).startswith(MISSED)
+            assert reason(clone(image, "idle no more"), Quiet.FROZEN) in BUSY
 
 
 def test_deleted_and_still_open(tmp_path: Path) -> None:
@@ -217,7 +220,7 @@ def test_proof_of_the_proof(tmp_path: Path) -> None:
                     os.fsync(file.fileno())
             view = clone(image, "view")
             wanted = facts(root)
-        assert reason(view, Quiet.FROZEN).startswith(MISSED)
+        assert reason(view, Quiet.FROZEN) == CHANGES
         fill(view, unused.free)
         with mounted(view, "xfs", "nouuid") as root:
             assert facts(root) != wanted
