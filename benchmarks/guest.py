@@ -53,7 +53,7 @@ def measure(
     tell = narrator(console)
     ensure_host()
     sweep()
-    rounds, size = (1, 1 * GIB) if quick else (rounds, 4 * GIB)
+    rounds, size = (1, 1 * GIB) if quick else (rounds, 2 * GIB)
     with ExitStack() as stack:
         disks, stores = (_workplace(place, stack) for place in (folder, repositories))
         disk = disks / "disk.raw"

@@ -14,7 +14,6 @@ from hotspare.units import MIB
 CAPACITY = 1000 * MIB
 """Bytes per second that a reader gets when nobody holds it back."""
 _STEP = 0.004
-_LOOK = 0.1
 
 
 @dataclass(slots=True)
@@ -55,7 +54,8 @@ class SimulatedGuest:
         """Read as fast as ``control`` lets us, while the guest does its work."""
         chance = random.Random(f"{self.seed} {self.now}")
         share = spare = behind = 0.0
-        next_look, read_before = self.now, self.read
+        next_look = looked = self.now
+        read_before = self.read
         end = self.now + seconds
         while self.now < end:
             spare = min(spare + CAPACITY * _STEP, control.grain)
@@ -77,10 +77,10 @@ class SimulatedGuest:
                 behind -= duration + self.thinks(self.now)
             self.ratios.append((self.now, self.slowdown(share)))
             if self.now >= next_look:
-                next_look = self.now + _LOOK
                 control.observe(self.now, {"vda write": IoTotals(self.operations, int(self.took * 1e9))})
-                self.rates.append((self.now, (self.read - read_before) / _LOOK))
-                read_before = self.read
+                self.rates.append((self.now, (self.read - read_before) / max(_STEP, self.now - looked)))
+                looked, read_before = self.now, self.read
+                next_look = self.now + control.look_after
 
     def rate_between(self, begin: float, end: float) -> float:
         """Give the mean bytes per second read in that time."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
-from hotspare.backup.pacing import HeldBack, LatencyControl
+from hotspare.backup.pacing import LOOK_MAX, HeldBack, LatencyControl
 from hotspare.block.device import BlockReader
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.platform import IoTotals
@@ -20,7 +20,6 @@ from hotspare.units import KIB, MIB
 ReadInto = Callable[[BlockReader, int, memoryview], float]
 """Fills the memory from an offset on; gives the seconds that it waited for the guest."""
 
-_LOOK_SECONDS = 0.1
 _WAIT_SECONDS = 0.1
 """Most that a reader sleeps before it looks again whether it may go on or has to stop."""
 _LIMITED_SECONDS = 0.25
@@ -78,6 +77,12 @@ class ReadPacer:
             elif self._control is not None:
                 self._control.observe(time.monotonic(), totals)
 
+    @property
+    def look_after(self) -> float:
+        """Seconds until the next ``look``."""
+        with self._state:
+            return self._control.look_after if self._control else LOOK_MAX
+
     def _one_at_a_time(self) -> bool:
         with self._state:
             return self._limit is not None or (self._control is not None and self._control.sparing)
@@ -134,7 +139,7 @@ def paced_reading(
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(_LOOK_SECONDS):
+        while not stop.wait(pacer.look_after):
             totals = guest_io()
             pacer.look(totals)
             if totals is None:

@@ -24,6 +24,8 @@ START = 128 * MIB
 """Bytes per second with which reading beside a busy guest begins."""
 TICK = 0.2
 """Seconds between two decisions, when the guest does enough to judge by."""
+LOOK_MAX = 1.0
+"""Most seconds between two looks at the guest: so late is it noticed that a calm guest is so no more."""
 
 _ENOUGH = 40
 """Operations of the guest whose mean says something."""
@@ -33,6 +35,7 @@ _PATIENCE = 1.0
 """Seconds after which it is decided by fewer."""
 _RELAXED = 0.8
 """Below this part of the allowed factor, reading becomes faster."""
+_LOOK_GROWTH = 1.5
 _GAIN = 0.5
 """How much of a deviation is answered in one step, as an exponent."""
 _STEP_UP_MIN, _STEP_UP_MAX, _STEP_DOWN_MAX = 1.05, 1.25, 0.5
@@ -123,6 +126,18 @@ class LatencyControl:
         self._relearn_after = _FIRST_RELEARN
         self._strikes = 0
         self._next_read = now
+        self._look = TICK
+
+    @property
+    def look_after(self) -> float:
+        """Seconds until the next look at the guest: no look costs nothing, as QEMU answers between its I/O.
+
+        Two looks are needed to learn. Otherwise they become rarer while nothing has to be changed.
+        """
+        if not self.learning:
+            return self._look
+        unsettled = self._window is None or self._window.began < self._settled
+        return _SETTLE if unsettled else _LEARN_MIN
 
     @property
     def learning(self) -> bool:
@@ -194,6 +209,7 @@ class LatencyControl:
 
     def _pause(self, now: float) -> None:
         self._learning, self._settled = now, now + _SETTLE
+        self._look = TICK
 
     def _resume(self, now: float) -> None:
         took = now - self._learning if self._learning is not None else 0.0
@@ -210,6 +226,7 @@ class LatencyControl:
         operations, all_operations = _operations(known), _operations(passed)
         if seconds < TICK or (all_operations < _ENOUGH and seconds < _PATIENCE):
             return False
+        self._look = min(LOOK_MAX, self._look * _LOOK_GROWTH)
         if 2 * operations < all_operations and now >= self._not_before:
             self._pause(now)  # the guest does what it did not do before, and perhaps slowly
             return True
@@ -239,6 +256,7 @@ class LatencyControl:
             self._speed_up(max(_STEP_UP_MIN, min(_STEP_UP_MAX, wanted)), seconds)
 
     def _slow_down(self, step: float, seconds: float) -> None:
+        self._look = TICK
         achieved = self._achieved(seconds)
         if achieved >= FLOOR:  # else it is not the reading that the guest suffers from
             self.rate = max(FLOOR, min(self.rate, achieved) * step)
@@ -246,6 +264,7 @@ class LatencyControl:
     def _speed_up(self, step: float, seconds: float) -> None:
         # Something else holds the reading up: a rate that is never tried out would mean nothing.
         if self._achieved(seconds) * 4 >= self.rate:
+            self._look = 2 * TICK  # what comes of it is to be seen soon
             self.rate *= step ** (seconds / TICK)
 
     def _achieved(self, seconds: float) -> float:
