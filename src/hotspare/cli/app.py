@@ -31,7 +31,7 @@ NOUNS = {
     "files": "Look for files inside restore points, and get them back.",
     "mount": "Show the files of restore points as a folder, until Ctrl-C.",
     "restore": "Restore a machine as a new one or over itself, or single disks to files.",
-    "verify": "Read restore points back and prove that every byte is as it was.",
+    "verify": "Read restore points back, or start them, and prove that they are good.",
     "run": "See what was done on this host, and how it ended.",
     "sweep": "Remove what backups that were killed left on a platform.",
     "mover": "Do a command's work on this host, for a user of another.",

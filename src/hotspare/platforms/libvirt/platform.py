@@ -32,6 +32,7 @@ from hotspare.platforms.libvirt.snapshot import PullSnapshot
 from hotspare.platforms.libvirt.sweep import sweep_machine
 from hotspare.platforms.libvirt.sweep_host import HostSweep
 from hotspare.platforms.libvirt.target import LibvirtTarget, plan_domain
+from hotspare.platforms.libvirt.trial import is_trial, open_trial
 from hotspare.platforms.libvirt.undo import confirm_restore, undo_restore
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import (
@@ -45,6 +46,7 @@ from hotspare.platforms.platform import (
     SweepRequest,
     TargetRequest,
 )
+from hotspare.platforms.trial import Trial, TrialRequest
 
 _REASON_SECONDS = 20.0
 """libvirt handles the ends of all machines in one thread: on a busy host it learns of one late."""
@@ -90,7 +92,8 @@ class LibvirtPlatform:
         found = []
         for domain in domains:
             with suppress(MachineNotFound):  # removed since it was listed
-                found.append(describe_machine(domain, self.uri))
+                if not is_trial(domain):  # nobody wants to have one backed up
+                    found.append(describe_machine(domain, self.uri))
         return sorted(found, key=lambda machine: machine.name)
 
     def inspect(self, name: str) -> Machine:
@@ -202,6 +205,10 @@ class LibvirtPlatform:
         """Merge the overlays of a domain that was restored over."""
         confirm_restore(find_domain(self._open, name, self.uri), cancellation)
         return self.inspect(name)
+
+    def open_trial(self, machine: Machine, request: TrialRequest) -> AbstractContextManager[Trial]:
+        """Prepare a transient domain like ``machine`` that reaches nothing."""
+        return open_trial(self._open, self.uri, self.scratch_folder, machine, request)
 
     def start(self, name: str) -> None:
         """Power a domain on; nothing happens when it runs."""
