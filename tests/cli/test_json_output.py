@@ -84,6 +84,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("doctor")
     use("sweep")
     use("run", "list")
+    use("recover", "list")
     printed.extend(documents_of_files(program))
     use("point", "keep", name)
     use("point", "release", name)
@@ -162,6 +163,9 @@ def test_every_document_has_the_fields_of_its_example(program: Program) -> None:
     # tests/cli/test_restored_guest.py does that.
     elsewhere = {"warned", "held-back", "machine-marked", "locks-extended", "repository-recovered"}
     elsewhere |= {"restore-undone", "restore-confirmed"}
+    # Nor can machines run from a repository: tests/cli/test_recover.py does that.
+    elsewhere |= {"recovery", "recovery-plan", "recovery-going", "recovery-undone"}
+    elsewhere |= {"recoveries-done", "recovery-steps"}
     assert documented.keys() - {one["type"] for one in printed} == elsewhere
 
 

@@ -31,6 +31,7 @@ NOUNS = {
     "files": "Look for files inside restore points, and get them back.",
     "mount": "Show the files of restore points as a folder, until Ctrl-C.",
     "restore": "Restore a machine as a new one or over itself, or single disks to files.",
+    "recover": "Start a machine straight from the repository, within seconds.",
     "verify": "Read restore points back, or start them, and prove that they are good.",
     "run": "See what was done on this host, and how it ended.",
     "sweep": "Remove what backups that were killed left on a platform.",
