@@ -1,6 +1,6 @@
 """``hotspare verify``: read restore points back and prove that every byte is as it was."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from cyclopts import Parameter
 
@@ -34,6 +34,7 @@ from hotspare.repository.survey import Problem
 from hotspare.repository.verify import VerifyReport, verify_points
 from hotspare.repository.verify_log import VerifyLog
 from hotspare.repository.verify_packs import Bounds, PacksReport, verify_packs
+from hotspare.restore.scan import Scanner
 from hotspare.units import format_bytes
 
 app = noun("verify", "Read restore points back, or start them, and prove that they are good.")
@@ -91,23 +92,35 @@ def verify(
         bytes_per_second=parse_bytes(rate_limit) if rate_limit else None,
     )
     with Session(options, platform=booting.platform) as session:
-        if not boot and scanner is None:
+        if boot or scanner is not None:
+            choice = _Choice(points, everything=all_, newest=newest)
+            _try_points(session, choice, booting if boot else None, scanner, scan_all=scanning.scan_all)
+        else:
             _read_back(session, points, bounds)
-            return
-        repository = session.repository()
-        command = BootCommand(session, repository, booting) if boot else None
-        chosen = chosen_points(repository, points, everything=all_, newest=newest)
-        with (
-            cancelled_by_signals() as cancellation,
-            shown_progress(options.progress_form, cancellation) as listener,
-        ):
-            if command is not None:
-                command.run(chosen, listener, cancellation)
-            elif scanner is not None:
-                everything = scanning.scan_all
-                scan_points(
-                    session, repository, chosen, scanner, listener, cancellation, everything=everything
-                )
+
+
+class _Choice(NamedTuple):
+    """Which restore points are started or scanned."""
+
+    points: tuple[str, ...]
+    everything: bool
+    newest: bool
+
+
+def _try_points(
+    session: Session, choice: _Choice, booting: BootOptions | None, scanner: Scanner | None, *, scan_all: bool
+) -> None:
+    repository = session.repository()
+    command = BootCommand(session, repository, booting) if booting is not None else None
+    chosen = chosen_points(repository, choice.points, everything=choice.everything, newest=choice.newest)
+    with (
+        cancelled_by_signals() as cancellation,
+        shown_progress(session.options.progress_form, cancellation) as listener,
+    ):
+        if command is not None:
+            command.run(chosen, listener, cancellation)
+        elif scanner is not None:
+            scan_points(session, repository, chosen, scanner, listener, cancellation, everything=scan_all)
 
 
 def _refuse_mixed(
