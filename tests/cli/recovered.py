@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import tempfile
@@ -11,16 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
 from hotspare.restore.instant.record import Recoveries
 from lab import DiskSpec, LabGuest, domain_name
 from tests.cli.lab_program import program_for_libvirt
-from tests.cli.program import Program
+from tests.cli.program import Finished, Program
 
 MIB = 1024 * 1024
-FILE_SIZE = 40 * MIB
+FILE_SIZE = 24 * MIB
 """More than the server keeps in memory: reading it always takes the repository."""
 _PATIENCE = 60.0
 
@@ -43,23 +45,37 @@ class Site:
 
     def recover(self, label: str, *more: str) -> "Recovered":
         name = domain_name(label)
-        done = self.program.run_process(*self.words(name, *more), "-o", "json")
-        assert done.status == 0, done.err
+        self.expect(*self.words(name, *more))
         return Recovered(self, LabGuest.attach(name))
+
+    def expect(self, *words: str | Path) -> dict[str, Any]:
+        """Run a command in a process of its own that has to succeed, and give its document."""
+        process = self.program.start(*words, "-o", "json")
+        try:
+            out, err = process.communicate(timeout=2 * _PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        assert process.returncode == 0, err
+        return Finished(process.returncode, out, err).document()
 
 
 @contextmanager
 def site_of_guest(folder: Path) -> Iterator[Site]:
-    """Back a guest up and turn it off."""
+    """Back up a guest that was never started: what it holds is made here."""
+    content = random.Random(7).randbytes(FILE_SIZE)
+    tree = folder / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(content)
+    raw = folder / "disk.raw"
+    output_of("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, raw, "96M")
     with program_for_libvirt(folder) as program, tempfile.TemporaryDirectory(dir="/var/tmp") as disks:
         Path(disks).chmod(0o711)
         program.environment |= {"HOTSPARE_INSTANT_PATIENCE": "1s", "HOTSPARE_INSTANT_CACHE": "16MiB"}
-        with LabGuest.create("recoverable", disks=[DiskSpec(size=128 * MIB)]) as guest:
-            guest.start().wait_ready()
-            digest = guest.write_random("/data/file", FILE_SIZE)
+        with LabGuest.create("recoverable", disks=[DiskSpec(size=96 * MIB, content=raw)]) as guest:
             program.expect("backup", guest.name)
-            guest.destroy()
-            yield Site(program, guest.name, digest, Path(disks))
+            yield Site(program, guest.name, hashlib.sha256(content).hexdigest(), Path(disks))
 
 
 @dataclass

@@ -51,8 +51,7 @@ def is_paused(machine: Recovered) -> bool:
 
 
 def resume(machine: Recovered) -> None:
-    done = machine.site.program.run_process("recover", "resume", machine.guest.name)
-    assert done.status == 0, done.err
+    machine.site.expect("recover", "resume", machine.guest.name)
 
 
 def test_the_repository_goes_away_and_comes_back(machine: Recovered) -> None:

@@ -105,6 +105,11 @@ class ChunkCache:
         """Whether a chunk is there or on the way."""
         return chunk_id in self._chunks
 
+    def has_ready(self, chunk_id: bytes) -> bool:
+        """Whether a chunk is there already."""
+        found = self._chunks.get(chunk_id)
+        return found is not None and found.done()
+
     @property
     def bytes_kept(self) -> int:
         """Memory that is taken by chunks."""

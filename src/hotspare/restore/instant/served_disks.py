@@ -26,11 +26,14 @@ from hotspare.restore.instant.chunk_cache import (
     CacheCounts,
     ChunkCache,
 )
+from hotspare.units import KIB
 
 _WORKERS = 8
 """Requests of one connection that are done at once: a store answers late, but many questions at once."""
 _AHEAD_MAX = 32
 """Chunks that are fetched ahead of who reads on and on."""
+_PROMPT_MAX = 64 * KIB
+"""Bytes of a read that the thread does which took it, when they are in memory."""
 _RUN_MIN = 2
 """After so many chunks in a row, more are expected."""
 _RUNS_MAX = 16
@@ -132,6 +135,17 @@ class ServedDisk:
         if ahead:
             self._fetch_ahead(ahead)
         self._stored.read_into(offset, buffer)
+
+    def is_at_hand(self, offset: int, length: int) -> bool:
+        """Tell whether all of it is in memory; small reads only, as others are better done side by side."""
+        chunk = offset // self._chunk_size
+        if length > _PROMPT_MAX or chunk != (offset + length - 1) // self._chunk_size:
+            return False
+        page = self._stored.map.missing_page(chunk)
+        if page is not None and not self._cache.has_ready(page):
+            return False
+        chunk_id = self._stored.map[chunk]
+        return chunk_id == HOLE or self._cache.has_ready(chunk_id)
 
     def _fetch_ahead(self, chunks: range) -> None:
         known = self._stored.map
