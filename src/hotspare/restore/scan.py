@@ -148,7 +148,8 @@ def _changed_files(
 
 def _roots(files: FilesByPath) -> list[str]:
     """Give the folders below which all files are; not of volumes that have none."""
-    without = {f"{volume.name}:/" for volume in files.volumes if volume.content in _NO_FILES}
+    none = _NO_FILES | _LOCKED
+    without = {f"{volume.name}:/" for volume in files.volumes if volume.content in none}
     return [root for root in files.roots() if root not in without]
 
 
@@ -267,8 +268,11 @@ class _Scan:
         missed = [
             *dict.fromkeys(self.damage),
             *(f"{volume.name} holds {volume.content} and was not looked into" for volume in locked),
-            *(f"{volume.name} cannot be read" for volume in self.files.unreadable),
+            *(f"{volume.name} cannot be read: {volume.reason}" for volume in self.files.unreadable),
         ]
+        if not missed and not _roots(self.files):
+            missed = ["no file system was found"]
+        unknown = [f"{one.name} holds nothing that is known" for one in self.files.volumes if not one.content]
         verdict: Verdict = "suspicious" if self.findings else "not-scanned" if missed else "clean"
         return ScanRecord(
             at=datetime.now(UTC),
@@ -279,7 +283,7 @@ class _Scan:
             bytes=self.bytes,
             not_scanned=len(missed),
             findings=tuple(self.findings[:_FINDINGS_MAX]),
-            remarks=tuple([*missed, *dict.fromkeys(self.files.all_remarks)][:_REMARKS_MAX]),
+            remarks=tuple([*missed, *unknown, *dict.fromkeys(self.files.all_remarks)][:_REMARKS_MAX]),
         )
 
 
