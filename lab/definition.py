@@ -23,6 +23,7 @@ def domain_xml(
     kernel: GuestImage | None,
     uefi: bool = False,
     tpm: bool = False,
+    network: bool = False,
 ) -> str:
     """Describe a guest under software emulation; see libvirt's "Domain XML format".
 
@@ -33,6 +34,7 @@ def domain_xml(
         kernel: boots this system directly; None boots from the first disk.
         uefi: its firmware is OVMF, without Secure Boot.
         tpm: it has a TPM 2.0, emulated by swtpm.
+        network: it has a network card, with QEMU's own small network behind it.
     """
     domain = ET.Element("domain", type="qemu")
     ET.SubElement(domain, "name").text = name
@@ -50,6 +52,9 @@ def domain_xml(
     if tpm:
         device = ET.SubElement(devices, "tpm", model="tpm-tis")
         ET.SubElement(device, "backend", type="emulator", version="2.0")
+    if network:
+        card = ET.SubElement(devices, "interface", type="user")
+        ET.SubElement(card, "model", type="virtio")
     channel = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     # QEMU's own output is the console, so it lands in libvirt's log of the domain whatever its name. A file

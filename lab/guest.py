@@ -49,6 +49,7 @@ class LabGuest:
         memory: int = 192 * MIB,
         uefi: bool = False,
         tpm: bool = False,
+        network: bool = False,
     ) -> Self:
         """Make and define a guest, powered off.
 
@@ -60,6 +61,7 @@ class LabGuest:
             memory: bytes.
             uefi: UEFI firmware (OVMF) in place of a BIOS; for ``direct`` only.
             tpm: with an emulated TPM 2.0.
+            network: with a network card, whose driver (``virtio_net``) is in /modules and not loaded.
 
         Raises:
             LabError: there is such a guest already, or it cannot be built.
@@ -77,7 +79,10 @@ class LabGuest:
             else:
                 make_data_disk(path, spec)
         kernel = image if kind == "direct" else None
-        connection().defineXML(domain_xml(name, files, memory=memory, kernel=kernel, uefi=uefi, tpm=tpm))
+        definition = domain_xml(
+            name, files, memory=memory, kernel=kernel, uefi=uefi, tpm=tpm, network=network
+        )
+        connection().defineXML(definition)
         return cls(name)
 
     @classmethod

@@ -23,7 +23,7 @@ CACHE = Path("/var/cache/hotspare-lab")
 
 _HERE = Path(__file__).parent
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "button", "evdev")
-_LOADED_BY_TESTS = ("efivarfs",)
+_LOADED_BY_TESTS = ("efivarfs", "virtio_net")
 _BUILDERS = ("image", "cpio", "modules")
 _PAYLOAD = {
     "init": "/init",

@@ -151,6 +151,20 @@ class FileSystemUnreadable(HotspareError):
     exit_status = 30
 
 
+class BootTestFailed(HotspareError):
+    """A machine that was started from a restore point did not come to life, or failed a check."""
+
+    code = "boot-test-failed"
+    exit_status = 32
+
+
+class Suspicious(HotspareError):
+    """A malware scanner did not like a file of a restore point."""
+
+    code = "suspicious"
+    exit_status = 33
+
+
 class PathNotFound(HotspareError):
     """A restore point has no such volume, or the volume no such file or folder."""
 

@@ -15,7 +15,8 @@ class PhaseStarted:
     """A run entered a phase.
 
     One of ``plan``, ``snapshot``, ``look-inside``, ``transfer``, ``index-files``, ``commit``, ``create``,
-    ``check``, ``verify``, ``reindex``, ``repair``, ``copy``, ``mark``, ``wait``, ``delete``, ``list-files``.
+    ``check``, ``verify``, ``reindex``, ``repair``, ``copy``, ``mark``, ``wait``, ``delete``, ``list-files``,
+    ``start``, ``move``.
     """
 
     machine: str
@@ -31,7 +32,7 @@ class DiskStarted:
     size: int
     bytes_to_process: int
     mode: str
-    """``full``, ``increment``, ``restore``, ``verify`` or ``copy``."""
+    """``full``, ``increment``, ``restore``, ``verify``, ``copy`` or ``move``."""
     full_because: str | None = None
     """Why no increment was possible, in words for the user; None for an increment."""
 

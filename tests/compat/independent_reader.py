@@ -150,14 +150,18 @@ class IndependentReader:
         """Give until when each object is locked at least, by name."""
         dates: dict[str, datetime] = {}
         for path in (self.folder / "locks").iterdir():
-            data = path.read_bytes()
-            plain = self._cipher(data, b"HSRECO\0\1", b"hotspare record").decrypt(
-                (44).to_bytes(12, "big"), data[44:], self.rid + f"locks/{path.name}".encode()
-            )
-            for until, names in msgspec.msgpack.decode(plain):
+            for until, names in self.record(f"locks/{path.name}"):
                 for name in names:
                     dates[name] = max(until, dates.get(name, until))
         return dates
+
+    def record(self, name: str) -> Any:
+        """Give what one of the small records holds."""
+        data = (self.folder / name).read_bytes()
+        plain = self._cipher(data, b"HSRECO\0\1", b"hotspare record").decrypt(
+            (44).to_bytes(12, "big"), data[44:], self.rid + name.encode()
+        )
+        return msgspec.msgpack.decode(plain)
 
     def chunk(self, chunk_id: bytes) -> bytes:
         path, offset, size, codec, base = self.places[chunk_id]

@@ -99,6 +99,17 @@ class Catalog:
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
         return [_point_of(row) for row in rows]
 
+    def last_tests(self, platform: str, repository: str | None) -> list[PointRow]:
+        """Give of each machine of a platform the point whose trial is the last; as ``last_points`` else."""
+        query = """
+            SELECT *, max(boot_at) FROM points
+            WHERE boot_at IS NOT NULL AND platform = ? AND (? IS NULL OR repository = ?)
+            GROUP BY machine_id ORDER BY machine_name
+        """
+        with _explained(self.path):
+            rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
+        return [_point_of(row) for row in rows]
+
     def begin_run(self, *, kind: str, machine: str, platform: str, repository: str) -> int:
         """Note that a run of this process begins; gives its number."""
         with self._transaction():
@@ -153,8 +164,12 @@ class Catalog:
     def _insert_point(self, point: PointRow) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO points VALUES (:repository, :id, :machine_id, :machine_name, :platform,"
-            " :finished_at, :consistency)",
-            asdict(point) | {"finished_at": _stamp(point.finished_at)},
+            " :finished_at, :consistency, :boot_at, :boot_passed, :boot_life)",
+            asdict(point)
+            | {
+                "finished_at": _stamp(point.finished_at),
+                "boot_at": _stamp(point.boot_at) if point.boot_at else None,
+            },
         )
 
     @contextmanager
@@ -281,6 +296,9 @@ def _point_of(row: sqlite3.Row) -> PointRow:
         platform=row["platform"],
         finished_at=datetime.fromisoformat(row["finished_at"]),
         consistency=row["consistency"],
+        boot_at=datetime.fromisoformat(row["boot_at"]) if row["boot_at"] else None,
+        boot_passed=None if row["boot_passed"] is None else bool(row["boot_passed"]),
+        boot_life=row["boot_life"],
     )
 
 

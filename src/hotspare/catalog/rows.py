@@ -21,6 +21,11 @@ class PointRow:
     """URI of the platform."""
     finished_at: datetime
     consistency: str
+    boot_at: datetime | None = None
+    """When it was last started for a trial."""
+    boot_passed: bool | None = None
+    boot_life: str | None = None
+    """``BootRecord.life``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class RunRow:
 
     id: int
     kind: str
-    """``backup``, ``restore`` or ``verify``."""
+    """``backup``, ``restore``, ``verify``, ``boot-test`` or ``scan``."""
     machine: str
     """Name of the machine; for ``verify`` what was verified."""
     platform: str

@@ -40,6 +40,11 @@ MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN held_back_seconds REAL;
     ALTER TABLE runs ADD COLUMN latency_factor REAL;
     """,
+    """
+    ALTER TABLE points ADD COLUMN boot_at TEXT;
+    ALTER TABLE points ADD COLUMN boot_passed INTEGER;
+    ALTER TABLE points ADD COLUMN boot_life TEXT;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

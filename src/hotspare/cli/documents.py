@@ -168,6 +168,7 @@ def machine_fields(machine: Machine) -> dict[str, Any]:
         "tags": list(machine.marks.tags),
         "excluded_disks": list(machine.marks.excluded_disks),
         "hooks": list(machine.marks.hooks),
+        "checks": list(machine.marks.checks),
         "left_out": list(machine.left_out),
     }
 

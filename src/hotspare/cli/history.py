@@ -3,8 +3,9 @@
 A catalog that cannot be used never keeps a machine from being backed up or restored: that is a warning.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Literal
 
 from hotspare.catalog.catalog import Catalog
@@ -14,6 +15,7 @@ from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, Interrupted
 from hotspare.events import Event, HeldBack, Listener, Progress
 from hotspare.repository.point import RestorePoint
+from hotspare.repository.tested import BootRecord, Tested
 
 
 class Run:
@@ -93,11 +95,17 @@ class History:
                 with _only_warned("The end of this run is not recorded"):
                     self._catalog.finish_run(number, result)
 
-    def replace_points(self, points: Sequence[RestorePoint]) -> None:
-        """Note all restore points that the repository holds."""
+    def replace_points(
+        self, points: Sequence[RestorePoint], tested: Mapping[str, Tested] = MappingProxyType({})
+    ) -> None:
+        """Note all restore points that the repository holds, and by id what is known of those tried."""
         if self._catalog:
             with _only_warned("The catalog does not know all restore points"):
-                self._catalog.replace_points(self._repository, [self._row(point) for point in points])
+                rows = [
+                    self._row(point, tested[point.id].boot if point.id in tested else None)
+                    for point in points
+                ]
+                self._catalog.replace_points(self._repository, rows)
 
     def add_point(self, point: RestorePoint) -> None:
         """Note a restore point that was just made."""
@@ -105,13 +113,19 @@ class History:
             with _only_warned("The catalog does not know the new restore point"):
                 self._catalog.add_point(self._row(point))
 
+    def note_boot(self, point: RestorePoint, boot: BootRecord) -> None:
+        """Note how the trial of a restore point went."""
+        if self._catalog:
+            with _only_warned("The catalog does not know how the trial went"):
+                self._catalog.add_point(self._row(point, boot))
+
     def remove_point(self, point: RestorePoint) -> None:
         """Note that a restore point was forgotten."""
         if self._catalog:
             with _only_warned("The catalog still shows a restore point that is gone"):
                 self._catalog.remove_point(self._repository, point.id)
 
-    def _row(self, point: RestorePoint) -> PointRow:
+    def _row(self, point: RestorePoint, boot: BootRecord | None = None) -> PointRow:
         return PointRow(
             repository=self._repository,
             id=point.id,
@@ -120,6 +134,9 @@ class History:
             platform=point.platform,
             finished_at=point.finished_at,
             consistency=point.consistency,
+            boot_at=boot.at if boot else None,
+            boot_passed=boot.passed if boot else None,
+            boot_life=boot.life if boot else None,
         )
 
 

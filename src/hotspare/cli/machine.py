@@ -9,9 +9,10 @@ from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.cli import output
 from hotspare.cli.documents import machine_fields
 from hotspare.cli.help import closing, noun
-from hotspare.cli.machine_mark import disk, hook, tag
+from hotspare.cli.machine_mark import check, disk, hook, tag
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
+from hotspare.cli.tested import ago, boot_word
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused, PlatformUnavailable
 from hotspare.platforms.choice import with_chosen_disks
 from hotspare.platforms.platform import ALL_DISKS, Machine
@@ -38,6 +39,19 @@ app.command(
     ),
 )
 
+app.command(
+    check,
+    help_epilogue=closing(
+        [
+            "hotspare machine check db add postgresql tcp:5432,timeout=2m",
+            "hotspare machine check db remove tcp:5432",
+        ],
+        PlatformUnavailable,
+        MachineNotFound,
+        PermissionRefused,
+    ),
+)
+
 PlatformOption = Annotated[str | None, Parameter(name="--platform")]
 
 Protection = Literal["never-backed-up", "ok", "failed", "gone"]
@@ -52,6 +66,8 @@ class _Line:
     machine: Machine | None
     last: PointRow | None
     run: RunRow | None
+    test: PointRow | None = None
+    """The restore point whose trial is the last."""
 
     @property
     def protection(self) -> Protection:
@@ -99,7 +115,7 @@ def list_machines(*, platform: PlatformOption = None, options: Options = DEFAULT
                 output.document("machines", machines=[_line_fields(line) for line in lines])
             )
             return
-        header = ("NAME", "POWER", "DISKS", "SIZE", "STATE", "LAST RESTORE POINT", "TAGS")
+        header = ("NAME", "POWER", "DISKS", "SIZE", "STATE", "LAST RESTORE POINT", "TESTED", "TAGS")
         output.print_table(header, [_cells(line) for line in lines], right=("DISKS", "SIZE"))
 
 
@@ -134,6 +150,7 @@ def show(name: str, /, *, platform: PlatformOption = None, options: Options = DE
             "Title": machine.title or "none",
             "Tags": ", ".join(machine.marks.tags) or "none",
             "Hooks": "; ".join(machine.marks.hooks) or "none",
+            "Checks": "; ".join(machine.marks.checks) or "none",
         }
         for title, value in lines.items():
             output.print_text(f"{title + ':':10}{value}")
@@ -145,12 +162,22 @@ def show(name: str, /, *, platform: PlatformOption = None, options: Options = DE
 
 
 def _lines(session: Session, uri: str, machines: list[Machine]) -> list[_Line]:
-    points, runs = _known(session, uri)
+    points, runs, tests = _known(session, uri)
     lines = [
-        _Line(machine.name, machine.id, machine, points.pop(machine.id, None), _last_run(machine, runs))
+        _Line(
+            machine.name,
+            machine.id,
+            machine,
+            points.pop(machine.id, None),
+            _last_run(machine, runs),
+            tests.get(machine.id),
+        )
         for machine in machines
     ]
-    gone = [_Line(point.machine_name, point.machine_id, None, point, None) for point in points.values()]
+    gone = [
+        _Line(point.machine_name, point.machine_id, None, point, None, tests.get(point.machine_id))
+        for point in points.values()
+    ]
     return sorted(lines + gone, key=lambda line: line.name)
 
 
@@ -160,16 +187,18 @@ def _last_run(machine: Machine, runs: dict[str, RunRow]) -> RunRow | None:
     return max(found, key=lambda run: run.id, default=None)
 
 
-def _known(session: Session, uri: str) -> tuple[dict[str, PointRow], dict[str, RunRow]]:
+def _known(session: Session, uri: str) -> tuple[dict[str, PointRow], dict[str, RunRow], dict[str, PointRow]]:
+    """Give the last restore points, the last backups and the last trials, by machine."""
     # A catalog that cannot be used is no reason not to list machines; that they look unprotected is said.
     url = session.backend().url if session.settings.repository else None
     try:
         catalog = session.catalog()
         points = {point.machine_id: point for point in catalog.last_points(uri, url)}
-        return points, catalog.last_backups(uri)
+        tests = {point.machine_id: point for point in catalog.last_tests(uri, url)}
+        return points, catalog.last_backups(uri), tests
     except HotspareError as error:
         output.warn(f"Restore points are not shown. {error}")
-        return {}, {}
+        return {}, {}, {}
 
 
 def _line_fields(line: _Line) -> dict[str, Any]:
@@ -184,16 +213,27 @@ def _line_fields(line: _Line) -> dict[str, Any]:
         "last_point": line.last.id if line.last else None,
         "last_point_at": output.utc_time(line.last.finished_at) if line.last else None,
         "last_error": line.run.error if line.run else None,
+        "tested_point": line.test.id if line.test else None,
+        "tested_at": output.utc_time(line.test.boot_at) if line.test and line.test.boot_at else None,
+        "boots": line.test.boot_passed if line.test else None,
     }
 
 
 def _cells(line: _Line) -> tuple[str, ...]:
     last = f"{line.last.id} ({output.local_time(line.last.finished_at)})" if line.last else "-"
+    test = _test_words(line.test)
     if line.machine is None:
-        return line.name, "-", "-", "-", line.protection, last, ""
+        return line.name, "-", "-", "-", line.protection, last, test, ""
     disks, size = str(len(line.machine.disks)), format_bytes(_size(line.machine))
     tags = ", ".join(line.machine.marks.tags)
-    return line.name, line.machine.state.value, disks, size, line.protection, last, tags
+    return line.name, line.machine.state.value, disks, size, line.protection, last, test, tags
+
+
+def _test_words(test: PointRow | None) -> str:
+    if test is None or test.boot_at is None:
+        return "-"
+    word = boot_word(passed=bool(test.boot_passed), life=test.boot_life or "")
+    return f"{word}, verified {ago(test.boot_at)}"
 
 
 def _size(machine: Machine) -> int:

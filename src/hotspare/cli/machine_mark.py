@@ -1,4 +1,4 @@
-"""``hotspare machine tag``, ``disk`` and ``hook``: what is noted down on a machine for later backups."""
+"""``hotspare machine tag``, ``disk``, ``hook`` and ``check``: what is noted down on a machine for later."""
 
 import re
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from hotspare.cli.session import Session
 from hotspare.errors import UsageError
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import MachineMarks
+from hotspare.restore.boot_test.check import parse_check
 
 _TAG = re.compile(r"\w[\w.:-]{0,63}")
 
@@ -100,6 +101,33 @@ def hook(
     _change(name, platform, options, hooks=(action, hooks))
 
 
+def check(
+    name: str,
+    action: Literal["add", "remove"],
+    /,
+    *checks: str,
+    platform: PlatformOption = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Add checks to a machine, which its restore points have to pass in "verify --boot", or remove some.
+
+    A check that is there already gets the new settings.
+
+    Args:
+        name: Name or id of the machine.
+        action: What to do.
+        checks: agent, heartbeat, tcp:PORT, postgresql, mariadb, guest:NAME or host:NAME (a script in
+            /etc/hotspare/checks.d there), if need be with ,timeout=2m and, for databases, ,sql=QUERY.
+        platform: URI of the platform; else HOTSPARE_PLATFORM, else qemu:///system.
+        options: See below.
+    """
+    _refuse_none(checks, "check")
+    if action == "add":
+        for each in checks:
+            parse_check(each)
+    _change(name, platform, options, checks=(action, checks))
+
+
 _Change = tuple[str, tuple[str, ...]]
 
 
@@ -111,6 +139,7 @@ def _change(
     tags: _Change = ("add", ()),
     disks: _Change = ("exclude", ()),
     hooks: _Change = ("add", ()),
+    checks: _Change = ("add", ()),
 ) -> None:
     with Session(options, platform=uri) as session:
         platform = session.platform()
@@ -118,7 +147,8 @@ def _change(
         marks = MachineMarks(
             tags=_changed(before.tags, *tags, adds="add"),
             excluded_disks=_changed(before.excluded_disks, *disks, adds="exclude"),
-            hooks=_changed_hooks(before.hooks, *hooks),
+            hooks=_changed_by_name(before.hooks, *hooks),
+            checks=_changed_by_name(before.checks, *checks),
         )
         machine = platform.mark(name, marks)
         if session.as_json:
@@ -128,6 +158,7 @@ def _change(
         excluded = ", ".join(machine.marks.excluded_disks)
         output.print_text(f"Disks excluded from its backups: {excluded or 'none'}")
         output.print_text(f"Hooks run in it: {'; '.join(machine.marks.hooks) or 'none'}")
+        output.print_text(f"Checks of its boot tests: {'; '.join(machine.marks.checks) or 'none'}")
 
 
 def _changed(before: tuple[str, ...], action: str, changes: tuple[str, ...], *, adds: str) -> tuple[str, ...]:
@@ -135,8 +166,8 @@ def _changed(before: tuple[str, ...], action: str, changes: tuple[str, ...], *, 
     return tuple(sorted(after))
 
 
-def _changed_hooks(before: tuple[str, ...], action: str, changes: tuple[str, ...]) -> tuple[str, ...]:
-    """Take hooks by their names: what they are set to does not matter."""
+def _changed_by_name(before: tuple[str, ...], action: str, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Take hooks and checks by their names: what they are set to does not matter."""
     after = {each.partition(",")[0]: each for each in before}
     for each in changes:
         if action == "add":

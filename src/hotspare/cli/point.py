@@ -13,15 +13,19 @@ from hotspare.cli.point_definition import definition
 from hotspare.cli.point_forget import forget
 from hotspare.cli.point_keep import keep, release
 from hotspare.cli.session import Session
+from hotspare.cli.tested import print_tested, tested_fields, tested_words
 from hotspare.errors import (
     FileSystemUnreadable,
     PathNotFound,
+    PermissionRefused,
     PointKept,
     PointNotFound,
     TargetExists,
 )
 from hotspare.repository.point import RestorePoint
+from hotspare.repository.repository import Repository
 from hotspare.repository.select import find_point
+from hotspare.repository.tested import read_all_tested, read_screen, read_tested
 from hotspare.restore.serve import serve_point
 from hotspare.units import format_bytes, format_duration
 
@@ -97,33 +101,47 @@ def list_points(*, machine: str | None = None, options: Options = DEFAULTS) -> N
     with Session(options) as session:
         repository = session.repository()
         every = repository.points(lambda _name, error: output.warn(str(error)))
-        History(session, repository.backend.url).replace_points(every)
+        tested = read_all_tested(repository.backend, repository.keyring)
+        History(session, repository.backend.url).replace_points(every, tested)
         points = [point for point in every if machine in {None, point.machine_name, point.machine_id}]
         if session.as_json:
-            output.print_document(output.document("points", points=[point_fields(point) for point in points]))
+            fields = [point_fields(point) | tested_fields(tested.get(point.id)) for point in points]
+            output.print_document(output.document("points", points=fields))
             return
-        header = ("POINT", "MACHINE", "FINISHED", "MODE", "CONSISTENCY", "SIZE", "READ", "STORED")
-        output.print_table(header, [_cells(point) for point in points], right=("SIZE", "READ", "STORED"))
+        header = ("POINT", "MACHINE", "FINISHED", "MODE", "CONSISTENCY", "SIZE", "READ", "STORED", "TESTED")
+        cells = [(*_cells(point), tested_words(tested.get(point.id))) for point in points]
+        output.print_table(header, cells, right=("SIZE", "READ", "STORED"))
 
 
 @app.command(
     help_epilogue=closing(
-        ["hotspare point show web", "hotspare point show 20261123-0215 -o json"], PointNotFound, *OPENING
+        [
+            "hotspare point show web",
+            "hotspare point show 20261123-0215 -o json",
+            "hotspare point show web --screenshot web.png",
+        ],
+        PointNotFound,
+        *OPENING,
     )
 )
-def show(point: str, /, *, options: Options = DEFAULTS) -> None:
-    """Describe one restore point: its disks, how they were read, and what they took.
+def show(point: str, /, *, screenshot: Path | None = None, options: Options = DEFAULTS) -> None:
+    """Describe one restore point: its disks, how they were read, what they took, and how its tests went.
 
     Args:
         point: Id of a restore point or the beginning of one; or a machine's name, for its newest.
+        screenshot: Write the picture of its console that the last boot test took to this file, as PNG.
         options: See below.
     """
     with Session(options) as session:
-        found = find_point(session.repository(cached=True), point)
+        repository = session.repository(cached=True)
+        found = find_point(repository, point)
+        tested = read_tested(repository.backend, repository.keyring, found.id)
+        if screenshot is not None:
+            _write_screenshot(repository, found, screenshot)
         if session.as_json:
             # The native definition stays out: it holds the passwords of the machine's consoles.
             description = {key: value for key, value in found.machine.items() if key != "native"}
-            fields = {"point": point_fields(found), "description": description}
+            fields = {"point": point_fields(found) | tested_fields(tested), "description": description}
             output.print_document(output.document("point", **fields))
             return
         lines = {
@@ -143,6 +161,21 @@ def show(point: str, /, *, options: Options = DEFAULTS) -> None:
         output.print_text("Disks:")
         print_point_disks(found)
         print_left_out(found)
+        print_tested(tested)
+
+
+def _write_screenshot(repository: Repository, point: RestorePoint, path: Path) -> None:
+    picture = read_screen(repository.backend, repository.keyring, point.id)
+    if picture is None:
+        raise PointNotFound(
+            f"There is no picture of a console with {point.id}",
+            meaning="Nothing was written",
+            hint=f"Take one with: hotspare verify --boot {point.id}",
+        )
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise PermissionRefused(f"The picture cannot be written to {path}: {error.strerror}") from error
 
 
 @app.command(

@@ -105,6 +105,7 @@ _WORDS = {
     "frozen-guest": ("thaw the guest", "thawed the guest"),
     "backup-job": ("end the backup job", "ended the backup job"),
     "run-folder": ("remove the run's folder", "removed the run's folder"),
+    "trial": ("end the trial", "ended the trial"),
     "checkpoint": ("remove the checkpoint", "removed the checkpoint"),
 }
 

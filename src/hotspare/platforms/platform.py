@@ -72,6 +72,8 @@ class MachineMarks(msgspec.Struct, frozen=True, kw_only=True):
     """Sorted patterns of the disks that are not backed up unless a run names them."""
     hooks: tuple[str, ...] = ()
     """What quiesces the applications inside, as ``parse_hook`` reads it, in the order of beginning."""
+    checks: tuple[str, ...] = ()
+    """What a restore point of it has to pass when it is started for a trial, as ``parse_check`` reads it."""
 
 
 class StateFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,7 +298,7 @@ class Remnant:
     """Something that a crash of ours left on a platform."""
 
     kind: str
-    """``frozen-guest``, ``backup-job``, ``run-folder`` or ``checkpoint``."""
+    """``frozen-guest``, ``backup-job``, ``run-folder``, ``checkpoint`` or ``trial``."""
     machine: str
     """Its name; its id where the machine is gone."""
     detail: str

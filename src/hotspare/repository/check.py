@@ -13,6 +13,7 @@ from hotspare.repository.format import DATA, META
 from hotspare.repository.gc.state import read_expulsions
 from hotspare.repository.repository import Repository
 from hotspare.repository.survey import Damage, Problem, Survey, slots_without_holes
+from hotspare.repository.tested import unreadable_tested
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +97,22 @@ def _look(repository: Repository, cancellation: Cancellation) -> CheckReport:
         chunks=len(index),
         bytes=sum(sizes.values()),
         void=tuple(_void_points(repository, {point.id for point in points})),
-        problems=unreadable.problems([], [], repository.config.chunk_size) + survey.problems(),
+        problems=[
+            *unreadable.problems([], [], repository.config.chunk_size),
+            *survey.problems(),
+            *_unreadable_tests(repository),
+        ],
     )
+
+
+def _unreadable_tests(repository: Repository) -> Iterator[Problem]:
+    for name in unreadable_tested(repository.backend, repository.keyring):
+        point_id = name.rpartition("/")[2]
+        yield Problem(
+            object=name,
+            detail="is not what was written; the restore point is not affected, test it again",
+            points=(point_id,),
+        )
 
 
 def _void_points(repository: Repository, counted: set[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from hotspare.repository.pack import open_entry, pack_cipher
 from hotspare.repository.point import NO_STATE, PointContent, RestorePoint, order_of_points
 from hotspare.repository.reader import ChunkReader, group_neighbours
 from hotspare.repository.repository import Repository
+from hotspare.repository.tested import copy_tested
 from hotspare.repository.writer import Encoded, Prepared, RepositoryWriter
 from hotspare.units import GIB, MIB
 
@@ -86,6 +87,8 @@ def copy_points(
         there[copy.id] = copy
         copied.append(copy)
         read += transfer.bytes_read
+    ids = {point.id for point in wanted}
+    copy_tested(source.backend, source.keyring, target.backend, target.keyring, ids)
     return CopyReport(
         copied=tuple(copied),
         there=tuple(

@@ -1,20 +1,29 @@
 """A disk inside a repository, read like any other disk."""
 
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self
+
+from typing_extensions import Buffer
 
 from hotspare.block.extent import Extent, ExtentKind
 from hotspare.errors import RepositoryDamaged
 from hotspare.repository.disk_map import DiskMap, LoadPage, chunk_count
 from hotspare.repository.format import HOLE
-from hotspare.repository.reader import ChunkReader
+
+
+class ChunkSource(Protocol):
+    """Where a disk's chunks come from: a ``ChunkReader``, or something that keeps them for a while."""
+
+    def read_many(self, chunk_ids: Sequence[bytes]) -> Iterator[tuple[int, Buffer]]:
+        """Yield (position in ``chunk_ids``, plaintext) for each. Raises ``HotspareError``."""
+        ...
 
 
 class RepositoryDisk:
     """A ``BlockReader`` over one disk of a restore point."""
 
     def __init__(
-        self, reader: ChunkReader, load_page: LoadPage, root: bytes, size: int, chunk_size: int
+        self, reader: ChunkSource, load_page: LoadPage, root: bytes, size: int, chunk_size: int
     ) -> None:
         self.size = size
         self._reader = reader

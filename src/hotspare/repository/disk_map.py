@@ -81,6 +81,11 @@ class DiskMap:
             return HOLE
         return self.leaf(page)[at * CHUNK_ID_SIZE : (at + 1) * CHUNK_ID_SIZE]
 
+    def missing_page(self, chunk: int) -> bytes | None:
+        """Give the id of the page that has to be loaded for a chunk's id; None when that is at hand."""
+        page = chunk // PAGE_IDS
+        return None if page == self._at or self.leaf_is_hole(page) else self.leaf_id(page)
+
     def runs(self, first: int, count: int) -> Iterator[tuple[int, int, bool]]:
         """Yield (first chunk, chunks, is hole) over a range, neighbours of one kind merged per page."""
         chunk, end = first, first + count

@@ -48,6 +48,7 @@ from hotspare.repository.opening import get_record, open_keys, refuse_occupied
 from hotspare.repository.point import PointContent, RestorePoint, open_point, order_of_points, point_name
 from hotspare.repository.reader import ChunkReader
 from hotspare.repository.session import Session, SessionKind, Surroundings
+from hotspare.repository.tested import forget_tested
 from hotspare.repository.writer import RepositoryWriter, require_pack
 from hotspare.storage.backend import Backend
 
@@ -225,6 +226,7 @@ class Repository:
             put_forgotten(self.backend, point.session, name, datetime.now(UTC))
         self._delete_point(name)
         release_point(self.backend, point.id)
+        forget_tested(self.backend, point.id)
 
     def refuse_kept(self, point: RestorePoint) -> None:
         """Raise ``PointKept`` for a point that is to be kept."""
@@ -235,6 +237,7 @@ class Repository:
         check_may_write(self.config, self.backend.url)
         require_removable(self.backend)
         self._delete_point(name)
+        forget_tested(self.backend, name.rpartition("/")[2])
 
     def _delete_point(self, name: str) -> None:
         if self.config.lock_seconds:

@@ -11,12 +11,14 @@ from hotspare.storage.backend import Backend
 from hotspare.storage.local import LocalBackend
 from hotspare.storage.served.client import ServedBackend
 from hotspare.storage.wrappers.faults import FaultRules, FaultyBackend
-from hotspare.storage.wrappers.retry import RetryBackend
+from hotspare.storage.wrappers.retry import RetryBackend, RetryPolicy
 
 _FAULTS = "HOTSPARE_FAULTS"
 
 
-def open_backend(url: str, environment: Mapping[str, str] | None = None) -> Backend:
+def open_backend(
+    url: str, environment: Mapping[str, str] | None = None, *, retry: RetryPolicy | None = None
+) -> Backend:
     """Open the store of a URL; remote ones are asked again when a call fails in a way that may pass.
 
     Nothing is sent yet. With ``HOTSPARE_FAULTS`` in the environment the store fails on purpose, see
@@ -26,6 +28,7 @@ def open_backend(url: str, environment: Mapping[str, str] | None = None) -> Back
         url: ``file:///path`` or a plain path, ``s3:https://host/bucket/prefix``, ``s3://bucket/prefix``,
             ``sftp://user@host/path``, or ``ssh://user@host/path`` where our own program serves it.
         environment: credentials and settings of the stores; None for the process's.
+        retry: how long calls of remote ones are repeated; None for the usual time.
 
     Raises:
         UsageError: the URL is of no kind that this version knows, or is malformed.
@@ -36,7 +39,7 @@ def open_backend(url: str, environment: Mapping[str, str] | None = None) -> Back
     if faults := environment.get(_FAULTS):
         warnings.warn(f"{_FAULTS} is set: {backend.url} fails on purpose", RuntimeWarning, stacklevel=2)
         backend = FaultyBackend(backend, FaultRules.parse(faults))
-    return RetryBackend(backend) if is_remote(url) else backend
+    return RetryBackend(backend, retry) if is_remote(url) else backend
 
 
 def is_remote(url: str) -> bool:

@@ -3,9 +3,10 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol, runtime_checkable
 
 from hotspare.block.device import BlockReader, BlockWriter
 from hotspare.block.extent import ExtentKind
@@ -49,6 +50,15 @@ _ZEROES = memoryview(bytes(1 * MIB))
 
 StatusSource = Callable[[int, int], Iterable[Run]]
 """Gives the runs (length, flags) of a range (offset, length); may stop early but not before one byte."""
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A ``BlockReader`` that knows what it can read without waiting for anything."""
+
+    def is_at_hand(self, offset: int, length: int) -> bool:
+        """Tell whether ``read_into`` would not wait for a disk or a network."""
+        ...
 
 
 @dataclass(slots=True)
@@ -112,16 +122,34 @@ class Session:
         for thread in threads:
             thread.start()
         try:
-            while True:
-                request = self._connection.perform(receive_request())
-                if request.command == Command.DISC:
-                    return
-                self._waiting.put(request)
+            with ExitStack() as stack:
+                prompt = _Disk.open_prompt(export, agreement, stack)
+                while True:
+                    request = self._connection.perform(receive_request())
+                    if request.command == Command.DISC:
+                        return
+                    if prompt is None or not self._answer_at_once(prompt, request, agreement):
+                        self._waiting.put(request)
         finally:
             for _ in threads:
                 self._waiting.put(None)
             for thread in threads:
                 thread.join()
+
+    def _answer_at_once(self, disk: "_Disk", request: IncomingRequest, agreement: Agreement) -> bool:
+        """Do a read here that waits for nothing: giving it to a thread would take longer than doing it."""
+        if not disk.has_at_hand(request):
+            return False
+        self._send_answer(disk, request, agreement)
+        return True
+
+    def _send_answer(self, disk: "_Disk", request: IncomingRequest, agreement: Agreement) -> None:
+        try:
+            reply = disk.answer(request)
+        except HotspareError as error:
+            reply = [_failed(request, _errno(error), str(error), agreement)]
+        with self._send_lock:
+            self._connection.send(reply)
 
     def _work(self, export: Export, agreement: Agreement) -> None:
         try:
@@ -143,11 +171,11 @@ class Session:
             for request in iter(self._waiting.get, None):
                 try:
                     disk = disk or _Disk.open(export, agreement, stack)
-                    reply = disk.answer(request)
                 except HotspareError as error:
-                    reply = [_failed(request, _errno(error), str(error), agreement)]
-                with self._send_lock:
-                    self._connection.send(reply)
+                    with self._send_lock:
+                        self._connection.send([_failed(request, _errno(error), str(error), agreement)])
+                    continue
+                self._send_answer(disk, request, agreement)
 
 
 class _Disk:
@@ -158,6 +186,7 @@ class _Disk:
     ) -> None:
         self._agreement = agreement
         self._reader = reader
+        self._prompt = reader if isinstance(reader, PromptReader) else None
         self._writer = writer
         self._offer = export.offer()
         self._sources = {BASE_ALLOCATION: self._allocation, **export.contexts}
@@ -168,6 +197,25 @@ class _Disk:
             reader = stack.enter_context(closing(export.reader.clone()))
             writer = None if export.writer is None else stack.enter_context(closing(export.writer.clone()))
         return cls(export, agreement, reader, writer)
+
+    @classmethod
+    def open_prompt(cls, export: Export, agreement: Agreement, stack: ExitStack) -> "_Disk | None":
+        """Open an export for reads that wait for nothing; None where it does not know which these are."""
+        if not isinstance(export.reader, PromptReader):
+            return None
+        with suppress(HotspareError):
+            return cls.open(export, agreement, stack)
+        return None
+
+    def has_at_hand(self, request: IncomingRequest) -> bool:
+        """Tell whether a request is a read that waits for nothing."""
+        return (
+            request.command == Command.READ
+            and request.length > 0
+            and self._prompt is not None
+            and request.offset + request.length <= self._offer.size
+            and self._prompt.is_at_hand(request.offset, request.length)
+        )
 
     def answer(self, request: IncomingRequest) -> list[bytes | memoryview]:
         """Do one request; return its reply in parts.

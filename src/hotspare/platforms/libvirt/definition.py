@@ -13,6 +13,9 @@ from hotspare.units import MIB
 UNDO_NAMESPACE = "urn:hotspare:libvirt:1"
 """Of our element in a domain's metadata: it names the record by which a restore can be undone."""
 
+INSTANT_NAMESPACE = "urn:hotspare:instant:1"
+"""Of our element in the metadata of a domain that runs from a repository."""
+
 _DEFAULT_MEMORY = 1024 * MIB
 _AS_IT_WAS = Placement()
 _REMOVABLE = ("cdrom", "floppy")
@@ -67,6 +70,7 @@ def restored_definition(
     _set_text(root, "name", name)
     map_names(root, placement)
     drop_undo(root)
+    drop_instant(root)
     for genid in root.findall("genid"):
         genid.text = None  # it tells the guest that its time went back
     if not in_place:
@@ -118,6 +122,11 @@ def without_secrets(native: str) -> str:
 def drop_undo(root: ET.Element) -> None:
     """Take away our note about a restore that can be undone."""
     _drop(root, f"metadata/{{{UNDO_NAMESPACE}}}undo")
+
+
+def drop_instant(root: ET.Element) -> None:
+    """Take away our note about a domain that runs from a repository."""
+    _drop(root, f"metadata/{{{INSTANT_NAMESPACE}}}instant")
 
 
 def _replace_disks(root: ET.Element, disks: Mapping[str, NewDisk], *, keep_others: bool) -> None:

@@ -7,6 +7,7 @@ that is migrated, edited or dumped. Ours:
       <hotspare:tag>prod</hotspare:tag>
       <hotspare:exclude-disk>vdb</hotspare:exclude-disk>
       <hotspare:hook>mariadb,on-failure=fail</hotspare:hook>
+      <hotspare:check>tcp:3306,timeout=2m</hotspare:check>
     </hotspare:machine>
 """
 
@@ -22,6 +23,7 @@ _PREFIX = "hotspare"
 _TAG = f"{{{NAMESPACE}}}tag"
 _EXCLUDE_DISK = f"{{{NAMESPACE}}}exclude-disk"
 _HOOK = f"{{{NAMESPACE}}}hook"
+_CHECK = f"{{{NAMESPACE}}}check"
 
 
 def marks_in(definition: ET.Element) -> MachineMarks:
@@ -33,6 +35,7 @@ def marks_in(definition: ET.Element) -> MachineMarks:
         tags=tuple(sorted(_texts(element, _TAG))),
         excluded_disks=tuple(sorted(_texts(element, _EXCLUDE_DISK))),
         hooks=_texts(element, _HOOK),
+        checks=_texts(element, _CHECK),
     )
 
 
@@ -45,7 +48,12 @@ def write_marks(domain: libvirt.virDomain, marks: MachineMarks) -> None:
     """
     # The prefix of our own elements is libvirt's to choose: it adds the namespace to what it is given.
     element = ET.Element("machine")
-    kinds = (("tag", marks.tags), ("exclude-disk", marks.excluded_disks), ("hook", marks.hooks))
+    kinds = (
+        ("tag", marks.tags),
+        ("exclude-disk", marks.excluded_disks),
+        ("hook", marks.hooks),
+        ("check", marks.checks),
+    )
     for tag, texts in kinds:
         for text in texts:
             ET.SubElement(element, tag).text = text

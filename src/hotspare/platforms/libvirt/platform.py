@@ -1,8 +1,9 @@
 """A host with libvirt and QEMU."""
 
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hotspare.cancellation import Cancellation
 from hotspare.errors import MachineNotFound, SourceLost, UsageError
 from hotspare.platforms.choice import with_chosen_disks
 from hotspare.platforms.guest_files import GuestFiles
+from hotspare.platforms.instant import Condition, DiskMove
+from hotspare.platforms.libvirt import instant
 from hotspare.platforms.libvirt.begin import RunningMachine, begin_snapshot
 from hotspare.platforms.libvirt.checkpoints import Checkpoints, checkpoint_prefix
 from hotspare.platforms.libvirt.connection import explained, find_domain, open_connection
@@ -32,6 +35,7 @@ from hotspare.platforms.libvirt.snapshot import PullSnapshot
 from hotspare.platforms.libvirt.sweep import sweep_machine
 from hotspare.platforms.libvirt.sweep_host import HostSweep
 from hotspare.platforms.libvirt.target import LibvirtTarget, plan_domain
+from hotspare.platforms.libvirt.trial import is_trial, open_trial
 from hotspare.platforms.libvirt.undo import confirm_restore, undo_restore
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import (
@@ -45,6 +49,7 @@ from hotspare.platforms.platform import (
     SweepRequest,
     TargetRequest,
 )
+from hotspare.platforms.trial import Trial, TrialRequest
 
 _REASON_SECONDS = 20.0
 """libvirt handles the ends of all machines in one thread: on a busy host it learns of one late."""
@@ -90,7 +95,8 @@ class LibvirtPlatform:
         found = []
         for domain in domains:
             with suppress(MachineNotFound):  # removed since it was listed
-                found.append(describe_machine(domain, self.uri))
+                if not is_trial(domain):  # nobody wants to have one backed up
+                    found.append(describe_machine(domain, self.uri))
         return sorted(found, key=lambda machine: machine.name)
 
     def inspect(self, name: str) -> Machine:
@@ -202,6 +208,58 @@ class LibvirtPlatform:
         """Merge the overlays of a domain that was restored over."""
         confirm_restore(find_domain(self._open, name, self.uri), cancellation)
         return self.inspect(name)
+
+    def plan_instant(self, machine: Machine, request: TargetRequest) -> TargetPlan:
+        """Say what domain ``create_instant`` would make."""
+        return plan_domain(self._open, self.uri, instant.with_overlays(machine), request).plan
+
+    def served_socket(self, name: str) -> Path:
+        """Give the path of the socket for a domain's disks."""
+        folder = instant.serving_folder(self.scratch_folder, name)
+        with explained("The account of QEMU cannot be found out"):
+            instant.make_serving_folder(folder, qemu_account(self._open))
+        return folder / "nbd.sock"
+
+    def create_instant(self, machine: Machine, request: TargetRequest, socket: Path) -> instant.InstantDomain:
+        """Start to make a domain upon overlays over served disks."""
+        planned = plan_domain(self._open, self.uri, instant.with_overlays(machine), request)
+        return instant.InstantDomain(self._open, self.uri, planned, socket)
+
+    def condition(self, name: str) -> Condition:
+        """Look at a domain."""
+        return instant.condition_of(find_domain(self._open, name, self.uri))
+
+    def answers(self, name: str) -> bool:
+        """Tell whether a guest's agent answers."""
+        return instant.agent_answers(find_domain(self._open, name, self.uri))
+
+    def wake(self, name: str) -> bool:
+        """Resume a domain that was paused by an I/O error."""
+        return instant.wake(find_domain(self._open, name, self.uri))
+
+    def overlays(self, name: str) -> Mapping[str, Path]:
+        """Give the disks of a domain that were made upon served ones."""
+        return instant.overlays_of(find_domain(self._open, name, self.uri))
+
+    def move(self, name: str, disk: str, limit: int) -> DiskMove:
+        """Have QEMU fill an overlay."""
+        return instant.move_disk(find_domain(self._open, name, self.uri), disk, limit)
+
+    def settle(self, name: str) -> Machine:
+        """Make a domain's definition that of any other."""
+        domain = find_domain(self._open, name, self.uri)
+        instant.settle(domain)
+        shutil.rmtree(instant.serving_folder(self.scratch_folder, name), ignore_errors=True)
+        return describe_machine(domain, self.uri)
+
+    def abandon(self, name: str) -> None:
+        """Remove a domain that runs from a repository."""
+        instant.abandon(find_domain(self._open, name, self.uri))
+        shutil.rmtree(instant.serving_folder(self.scratch_folder, name), ignore_errors=True)
+
+    def open_trial(self, machine: Machine, request: TrialRequest) -> AbstractContextManager[Trial]:
+        """Prepare a transient domain like ``machine`` that reaches nothing."""
+        return open_trial(self._open, self.uri, self.scratch_folder, machine, request)
 
     def start(self, name: str) -> None:
         """Power a domain on; nothing happens when it runs."""

@@ -40,6 +40,8 @@ class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     repository_id: str
     point_id: str
     pid: int
+    trial: bool = False
+    """The domain is a trial of ours (``trial.py``), and not one that is backed up."""
 
 
 class Account(NamedTuple):

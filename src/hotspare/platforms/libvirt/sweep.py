@@ -26,7 +26,7 @@ def sweep_machine(domain: libvirt.virDomain, scratch_folder: Path) -> None:
         for leftover in found:
             if leftover.owner.domain == domain.UUIDString():
                 _clear(domain, leftover)
-            elif not _exists(domain.connect(), leftover.owner):
+            elif not leftover.owner.trial and not _exists(domain.connect(), leftover.owner):
                 leftover.remove()
     socket = job_socket(domain)
     if socket is None:

@@ -18,6 +18,7 @@ from hotspare.platforms.libvirt.inventory import inspect_disks
 from hotspare.platforms.libvirt.quiesce import set_free
 from hotspare.platforms.libvirt.scratch import Leftover, is_run_folder, leftovers, living_run_on
 from hotspare.platforms.libvirt.snapshot import end_job, job_serves, job_socket
+from hotspare.platforms.libvirt.trial import clear_trial, dead_trial, folder_of_trial
 from hotspare.platforms.platform import Remnant, SweepRequest
 
 _Domains = Mapping[str, libvirt.virDomain]
@@ -47,7 +48,11 @@ class HostSweep:
             for parent in sorted(self._parents_of_runs(domains)):
                 with leftovers(parent) as dead:
                     for leftover in dead:
-                        if leftover.owner.uri == self.uri:
+                        if leftover.owner.uri != self.uri:
+                            continue
+                        if leftover.owner.trial:
+                            self._clear_trial(leftover)
+                        else:
                             self._clear(leftover, domains.get(leftover.owner.domain))
         except PermissionError as error:
             raise PermissionRefused(
@@ -63,7 +68,18 @@ class HostSweep:
         """Give our scratch folder, and the others whose runs have left a job."""
         sockets = [Path(socket) for domain in domains.values() if (socket := job_socket(domain))]
         others = {socket.parent.parent for socket in sockets if is_run_folder(socket.parent)}
-        return {self.scratch_folder} | others
+        # Ask the trials themselves as well: another user of this host may have set another scratch folder.
+        trials = {folder.parent for one in domains.values() if (folder := folder_of_trial(one)) is not None}
+        return {self.scratch_folder} | others | trials
+
+    def _clear_trial(self, leftover: Leftover) -> None:
+        """Remove a trial as a whole: its domain is nobody's but ours."""
+        running = dead_trial(self.connection, leftover) is not None
+        problem = None if self.request.dry_run else clear_trial(self.connection, leftover)
+        if running:
+            self._note("trial", leftover.owner.name, leftover.owner.domain, problem)
+        if not running or problem is None:
+            self._note("run-folder", leftover.owner.name, str(leftover.path), problem)
 
     def _clear(self, leftover: Leftover, domain: libvirt.virDomain | None) -> None:
         machine, socket = leftover.owner.domain, str(leftover.socket)

@@ -2,6 +2,7 @@
 
 import uuid
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def plan_domain(
     placement = request.placement
     disks = plan_disks(connection, machine, request, uri)
     draft = TargetPlan(name=request.name, id="", disks=disks)
-    definition = _definition(PlannedDomain(draft, machine, request), NewState())
+    definition = definition_of(PlannedDomain(draft, machine, request), NewState())
     root = ET.fromstring(definition)  # noqa: S314 - made just now
     warnings = refuse_missing_networks(connection, root)
     warnings += refuse_unknown_hardware(connection, root)
@@ -134,50 +135,12 @@ class LibvirtTarget:
             PlatformUnavailable: libvirt was lost, and may have defined it; then all is kept.
             HotspareError: libvirt refuses the definition.
         """
-        name = self._planned.plan.name
         self._images.publish()
-        definition = _definition(self._planned, self._state.placed)
-        _check_name(self._connection, name)  # defining would overwrite a domain made meanwhile
-        domain = self._define(definition)
+        definition = definition_of(self._planned, self._state.placed)
+        domain = define_domain(self._connection, self._uri, self._planned.plan, definition, self._keep)
         self._keep()
-        for pool in {disk.pool for disk in self._planned.plan.disks if disk.pool}:
-            with suppress(HotspareError):  # the machine is there, and works without libvirt's list of volumes
-                refresh_pool(self._connection, pool)
+        refresh_pools(self._connection, self._planned.plan)
         return describe_machine(domain, self._uri)
-
-    def _define(self, definition: str) -> libvirt.virDomain:
-        name = self._planned.plan.name
-        root = ET.fromstring(definition)  # noqa: S314 - made just now
-        if (identity := root.findtext("uuid")) is None:
-            identity = ET.SubElement(root, "uuid").text = str(uuid.uuid4())
-        try:
-            return self._connection.defineXML(ET.tostring(root, encoding="unicode"))
-        except libvirt.libvirtError as error:
-            try:
-                # The answer may be all that was lost.
-                asked = open_connection(self._uri) if is_gone(self._connection) else self._connection
-                found = find_domain(asked, identity, self._uri)
-                if found.name() == name:
-                    return found
-            except MachineNotFound:
-                pass
-            except (HotspareError, libvirt.libvirtError):
-                self._keep()
-                raise self._not_known(error) from error
-            with explained(
-                f"libvirt refuses the definition of {name}",
-                meaning="The machine was not made; the restore point is not touched",
-                hint="Restore its disks to files with --disk, and define the machine by hand",
-            ):
-                raise
-
-    def _not_known(self, error: libvirt.libvirtError) -> PlatformUnavailable:
-        name, disks = self._planned.plan.name, ", ".join(disk.path for disk in self._planned.plan.disks)
-        return PlatformUnavailable(
-            f"libvirt was lost while it defined {name}: {message_of(error)}",
-            meaning=f"The machine may have been made, so its disks are kept: {disks}",
-            hint=f"When libvirt is back: if 'virsh list --all' does not show {name}, remove them and repeat",
-        )
 
     def _keep(self) -> None:
         """Let all stay that was made: the machine is upon it, or may be."""
@@ -190,7 +153,71 @@ class LibvirtTarget:
         self._state.discard()
 
 
-def _definition(planned: PlannedDomain, state: NewState) -> str:
+def define_domain(
+    connection: libvirt.virConnect,
+    uri: str,
+    plan: TargetPlan,
+    definition: str,
+    keep: Callable[[], None],
+) -> libvirt.virDomain:
+    """Define a planned domain, and find out whether that was done where the answer was lost.
+
+    Args:
+        connection: to libvirt.
+        uri: of it.
+        plan: of the domain.
+        definition: of the domain.
+        keep: called when nobody knows whether it was defined, so that its disks must stay.
+
+    Raises:
+        TargetExists: the name was taken meanwhile.
+        PlatformUnavailable: libvirt was lost, and may have defined it; then all is kept.
+        HotspareError: libvirt refuses the definition.
+    """
+    _check_name(connection, plan.name)  # defining would overwrite a domain made meanwhile
+    root = ET.fromstring(definition)  # noqa: S314 - made just now
+    if (identity := root.findtext("uuid")) is None:
+        identity = ET.SubElement(root, "uuid").text = str(uuid.uuid4())
+    try:
+        return connection.defineXML(ET.tostring(root, encoding="unicode"))
+    except libvirt.libvirtError as error:
+        try:
+            # The answer may be all that was lost.
+            asked = open_connection(uri) if is_gone(connection) else connection
+            found = find_domain(asked, identity, uri)
+            if found.name() == plan.name:
+                return found
+        except MachineNotFound:
+            pass
+        except (HotspareError, libvirt.libvirtError):
+            keep()
+            raise _not_known(plan, error) from error
+        with explained(
+            f"libvirt refuses the definition of {plan.name}",
+            meaning="The machine was not made; the restore point is not touched",
+            hint="Restore its disks to files with --disk, and define the machine by hand",
+        ):
+            raise
+
+
+def _not_known(plan: TargetPlan, error: libvirt.libvirtError) -> PlatformUnavailable:
+    name, disks = plan.name, ", ".join(disk.path for disk in plan.disks)
+    return PlatformUnavailable(
+        f"libvirt was lost while it defined {name}: {message_of(error)}",
+        meaning=f"The machine may have been made, so its disks are kept: {disks}",
+        hint=f"When libvirt is back: if 'virsh list --all' does not show {name}, remove them and repeat",
+    )
+
+
+def refresh_pools(connection: libvirt.virConnect, plan: TargetPlan) -> None:
+    """Have libvirt see the new disks in its pools, if it can: the machine works without that."""
+    for pool in {disk.pool for disk in plan.disks if disk.pool}:
+        with suppress(HotspareError):
+            refresh_pool(connection, pool)
+
+
+def definition_of(planned: PlannedDomain, state: NewState) -> str:
+    """Give the definition (XML) of a planned domain, with the state that was put in its place."""
     return restored_definition(
         planned.machine,
         planned.plan.name,

@@ -55,6 +55,7 @@ from hotspare.repository.point import RestorePoint
 from hotspare.repository.reader import ChunkReader
 from hotspare.repository.repository import Repository
 from hotspare.repository.session import Session, SessionKind, is_collector
+from hotspare.repository.tested import drop_orphans
 
 _ATTEMPTS = 4
 """Looks at a repository that other collectors may change at the same time."""
@@ -345,6 +346,7 @@ class Collector:
     def _clear(self, state: GarbageState) -> None:
         """Remove what only served collectors: dead sessions, old notes, condemned sets of nothing."""
         drop_old(self._backend, datetime.now(UTC))
+        drop_orphans(self._backend)
         expulsions = read_expulsions(self._backend, self._keyring)
         dead = {session for session in expulsions.expelled if session not in expulsions.unsettled}
         others = live_sessions(self._backend, self.session.id)

@@ -13,6 +13,7 @@ from blake3 import blake3
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
 from hotspare.repository.decode import decode_json
 from hotspare.repository.format import (
+    BOOT,
     CONDEMNED,
     CONFIG,
     FORGOTTEN,
@@ -22,6 +23,8 @@ from hotspare.repository.format import (
     LOCKS,
     PARITY,
     POINTS,
+    SCANS,
+    SCREENS,
     SETTLED,
     parse_pack_name,
 )
@@ -32,7 +35,7 @@ from hotspare.repository.point import open_point
 from hotspare.repository.record import open_record
 from hotspare.storage.backend import ObjectLocks, ObjectVersion
 
-_RECORDS = (CONDEMNED, SETTLED, KEPT, LOCKS, FORGOTTEN)
+_RECORDS = (CONDEMNED, SETTLED, KEPT, LOCKS, FORGOTTEN, BOOT, SCREENS, SCANS)
 
 
 class Judge:
