@@ -1,4 +1,4 @@
-"""Hooks that are noted down on a machine with ``machine hook``."""
+"""Hooks and checks that are noted down on a machine with ``machine hook`` and ``machine check``."""
 
 from pathlib import Path
 
@@ -37,6 +37,27 @@ def test_hooks_stay_with_the_machine_in_their_order(program: Program, lab_host: 
         assert refused.status == 2
         assert "no hook 'oracle'" in refused.err
         assert change("remove", "postgresql", "mariadb") == []
+
+
+def test_checks_of_boot_tests_stay_with_the_machine_too(program: Program, lab_host: None) -> None:
+    program.environment["HOTSPARE_PLATFORM"] = "qemu:///system"
+    with LabGuest.create("checks", disks=[DiskSpec(size=8 * MIB)]) as guest:
+
+        def change(*words: str) -> list[str]:
+            done = program.expect("machine", "check", guest.name, *words, "-o", "json")
+            checks: list[str] = done.document()["machine"]["checks"]
+            return checks
+
+        assert change("add", "tcp:80", "postgresql,sql=SELECT 1, 2") == [
+            "tcp:80",
+            "postgresql,sql=SELECT 1, 2",
+        ]
+        program.expect("machine", "hook", guest.name, "add", "postgresql")
+        assert change("add", "tcp:80,timeout=2m") == ["tcp:80,timeout=2m", "postgresql,sql=SELECT 1, 2"]
+        assert change("remove", "postgresql") == ["tcp:80,timeout=2m"]
+        refused = program.run("machine", "check", guest.name, "add", "http:80")
+        assert (refused.status, "no check 'http:80'" in refused.err) == (2, True)
+        assert "tcp:80,timeout=2m" in program.expect("machine", "show", guest.name).out
 
 
 def test_a_hook_that_there_is_not_is_refused_before_anything_is_done(program: Program) -> None:

@@ -4,7 +4,7 @@ A trial has the hardware of the machine and nothing of its surroundings: no netw
 folder, no device of the host, and disks whose content is thrown away. It is gone when its block is left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +82,15 @@ class Trial(Protocol):
         ...
 
     def shell(
-        self, script: str, arguments: Sequence[str], *, seconds: float, stdin: bytes = b""
+        self,
+        script: str,
+        arguments: Sequence[str],
+        *,
+        seconds: float,
+        stdin: bytes = b"",
+        check: Callable[[], None] = lambda: None,
     ) -> ShellEnded:
-        """Run a script of ``sh`` as root inside.
+        """Run a script of ``sh`` as root inside. While it is waited for, ``check`` is called.
 
         Raises:
             OSError: the guest refuses to run it, or does not answer any more.

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -173,7 +173,7 @@ class LibvirtTrial:
                 return False
             with explained(f"The trial of {self._machine.name} cannot be looked at"):
                 raise
-        return state in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_PAUSED}
+        return state not in {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
 
     def _stopped(self, errors: dict[str, int]) -> HotspareError:
         disks = ", ".join(sorted(errors))
@@ -200,15 +200,22 @@ class LibvirtTrial:
         return True
 
     def shell(
-        self, script: str, arguments: Sequence[str], *, seconds: float, stdin: bytes = b""
+        self,
+        script: str,
+        arguments: Sequence[str],
+        *,
+        seconds: float,
+        stdin: bytes = b"",
+        check: Callable[[], None] = lambda: None,
     ) -> ShellEnded:
         """Run a script; see the contract."""
         if self._domain is None:
             raise OSError(errno.ESRCH, "the machine is powered off")
         try:
-            return ShellEnded(*run_shell(self._domain, script, arguments, stdin=stdin, seconds=seconds))
+            ended = run_shell(self._domain, script, arguments, stdin=stdin, seconds=seconds, check=check)
         except libvirt.libvirtError as error:
             raise OSError(errno.EIO, message_of(error)) from error
+        return ShellEnded(*ended)
 
     def addresses(self) -> list[str]:
         """Ask the agent for IPv4 addresses."""

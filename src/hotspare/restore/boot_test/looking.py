@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from hotspare.cancellation import Cancellation
@@ -53,7 +54,7 @@ class Looking(NamedTuple):
         while True:
             cancellation.check()
             left = max(deadline - time.monotonic(), 1.0)
-            seen = self._try(check, left)
+            seen = self._try(check, left, cancellation)
             if not seen.again or time.monotonic() + _PAUSE_SECONDS > deadline or not self.trial.is_running():
                 break
             time.sleep(_PAUSE_SECONDS)
@@ -66,7 +67,7 @@ class Looking(NamedTuple):
             output=seen.output[-OUTPUT_KEPT:],
         )
 
-    def _try(self, check: Check, seconds: float) -> Seen:
+    def _try(self, check: Check, seconds: float, cancellation: Cancellation) -> Seen:
         if not self.trial.is_running():
             return Seen("failed", "the machine is off: it powered itself off, restarted or crashed")
         ways: dict[str, Callable[[], Seen]] = {
@@ -74,7 +75,7 @@ class Looking(NamedTuple):
             "heartbeat": self._heartbeat,
             "tcp": lambda: self._tcp(check, seconds),
         }
-        return ways.get(check.kind, lambda: self._script(check, seconds))()
+        return ways.get(check.kind, lambda: self._script(check, seconds, cancellation))()
 
     def _agent(self) -> Seen:
         if self.trial.agent_answers():
@@ -111,8 +112,9 @@ class Looking(NamedTuple):
         if not self.cards:
             return Seen("failed", "the machine has no network card")
         found: list[str] = []
+        said = [IPv4Address(one) for one in self.trial.addresses()]
         for card in self.cards:
-            addresses = [wanted] if wanted else self.network.addresses(card)
+            addresses = [wanted] if wanted else self.network.addresses(card) or said
             for address in addresses:
                 knock = self.network.knock(card, address, port, min(_KNOCK_SECONDS, seconds))
                 if knock == "open":
@@ -122,11 +124,11 @@ class Looking(NamedTuple):
             return Seen("failed", "the machine has not used an IPv4 address yet", again=True)
         return Seen("failed", f"port {port}: {', '.join(dict.fromkeys(found))}", again=True)
 
-    def _script(self, check: Check, seconds: float) -> Seen:
+    def _script(self, check: Check, seconds: float, cancellation: Cancellation) -> Seen:
         if not self.trial.agent_answers():
             return Seen("failed", "no guest agent answers, which would run it", again=True)
         try:
-            ended = self._run_script(check, seconds)
+            ended = self._run_script(check, seconds, cancellation)
         except TimeoutError as error:
             return Seen("failed", str(error))
         except (OSError, ValueError) as error:
@@ -138,7 +140,7 @@ class Looking(NamedTuple):
         detail = f"exit status {ended.status}" + (f": {last}" if last else "")
         return Seen("failed", detail, ended.output, again=ended.status == NOT_YET)
 
-    def _run_script(self, check: Check, seconds: float) -> ShellEnded:
+    def _run_script(self, check: Check, seconds: float, cancellation: Cancellation) -> ShellEnded:
         content = check.script()
         path = f"{GUEST_FOLDER}/{check.name.partition(':')[2]}"
         if content is not None:
@@ -146,7 +148,8 @@ class Looking(NamedTuple):
             sent = self.trial.shell(_SEND, [path], seconds=10, stdin=content)
             if sent.status:
                 raise ValueError(sent.output.strip() or "it cannot be sent")
-        return self.trial.shell(_RUN, [path, *([check.sql] if check.sql else [])], seconds=seconds)
+        words = [path, *([check.sql] if check.sql else [])]
+        return self.trial.shell(_RUN, words, seconds=seconds, check=cancellation.check)
 
 
 _WORDS: dict[Knock, str] = {"open": "is open", "refused": "refuses", "silent": "does not answer"}

@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from hotspare import events
 from hotspare.cancellation import Cancellation
+from hotspare.errors import PermissionRefused
 from hotspare.platforms.platform import StateFile
-from hotspare.platforms.trial import Trial, TrialPlatform, TrialRequest
+from hotspare.platforms.trial import Trial, TrialCard, TrialPlatform, TrialRequest
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import BootRecord, CheckRecord, Life
 from hotspare.restore.boot_test.check import Check
 from hotspare.restore.boot_test.looking import Looking
-from hotspare.restore.boot_test.network import IsolatedNetwork
+from hotspare.restore.boot_test.network import Card, IsolatedNetwork
 from hotspare.restore.instant.served_disks import ServedDisks
 from hotspare.restore.machine import machine_of
 from hotspare.units import MIB, format_bytes, format_duration
@@ -25,9 +26,10 @@ from hotspare.units import MIB, format_bytes, format_duration
 DEFAULT_BOOT_SECONDS = 300.0
 SETTLED_SECONDS = 20.0
 """A machine that nobody answers in has to go on for so long after its first write: a panic comes before."""
-_RESTARTS_MAX = 2
+RESTARTS_MAX = 2
 """Systems restart once when they find other hardware, or after a check of their disks."""
 _LOOK_SECONDS = 0.25
+_PICTURE_SECONDS = 1.0
 _CACHE_BYTES = 128 * MIB
 _CONSOLE_KEPT = 4000
 
@@ -92,7 +94,7 @@ def _on_trial(
     point = wanted.point
     request = TrialRequest(repository_id=repository.id, point_id=point.id, memory_max=wanted.memory_max)
     with platform.open_trial(machine_of(point), request) as trial:
-        cards = [network.plug(card.network, card.mac, card.socket) for card in trial.cards]
+        cards = [_plugged(network, card) for card in trial.cards]
         tried = _OnTrial(wanted, trial, Looking(trial, network, cards))
         tried.warnings += _add_state(repository, point, trial)
         # The folder of the socket is closed to all but QEMU.
@@ -102,6 +104,17 @@ def _on_trial(
                 yield tried
             finally:
                 trial.stop()
+
+
+def _plugged(network: IsolatedNetwork, card: TrialCard) -> Card:
+    try:
+        return network.plug(card.network, card.mac, card.socket)
+    except OSError as error:
+        raise PermissionRefused(
+            f"The socket {card.socket} cannot be made: {error.strerror or error}",
+            meaning="Nothing was started",
+            hint="Set HOTSPARE_SCRATCH_FOLDER to a folder of this user with a short path",
+        ) from error
 
 
 def _add_state(repository: Repository, point: RestorePoint, trial: Trial) -> Iterator[str]:
@@ -134,14 +147,15 @@ class _OnTrial:
         started = time.monotonic()
         deadline = started + self.wanted.boot_seconds
         first_write: float | None = None
-        restarts = 0
+        restarts, pictured = 0, started
         while self.life == "none" and not self.problem:
             cancellation.check()
             now = time.monotonic()
             if not self.trial.is_running():
                 restarts += 1
-                if restarts > _RESTARTS_MAX:
-                    self.problem = f"it restarted, crashed or powered itself off {restarts} times"
+                if restarts > RESTARTS_MAX:
+                    ends = "it restarted, crashed or powered itself off"
+                    self.problem = f"{ends} each time it was started ({restarts})"
                     break
                 first_write = None
                 self.trial.start()
@@ -154,6 +168,9 @@ class _OnTrial:
                     self.life = "activity"
             if self.life == "none" and now > deadline:
                 self.problem = self._silence()
+            if now - pictured >= _PICTURE_SECONDS:
+                pictured = now
+                self._keep_picture()  # a machine that crashes has none any more
             time.sleep(_LOOK_SECONDS)
         self.seconds = round(time.monotonic() - started, 3)
         self._keep_picture()

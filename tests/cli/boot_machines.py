@@ -1,0 +1,85 @@
+"""Restore points for boot tests, most of them of machines that were never started: disks written by hand."""
+
+import subprocess
+from pathlib import Path
+
+from lab import DiskSpec, LabGuest
+from lab.disks import make_boot_disk, make_data_disk
+from lab.image import guest_image
+
+MIB = 1024 * 1024
+_PARTITION = "?offset=1048576"
+"""Where the lab's boot disks have theirs."""
+
+NETWORK = """
+for module in failover net_failover virtio_net; do insmod /modules/$module.ko; done
+ip link set eth0 up
+"""
+DATABASE = f"""{NETWORK}
+ip address add 192.168.77.5/24 dev eth0
+ip route add default via 192.168.77.1
+/data/system/start -c listen_addresses=* -c port=5432
+su -s /bin/sh postgres -c 'psql -h /run/postgresql -XAtc "CREATE TABLE orders AS SELECT 7 AS n"'
+mkdir -p /etc/hotspare/checks.d
+echo 'echo it is the wrong time; exit 3' >/etc/hotspare/checks.d/clock
+while :; do ping -c 1 -W 1 192.168.77.1; sleep 1; done
+"""
+"""A database server with an address of its own, whose gateway is not there."""
+APPLICATION = f"""{NETWORK}
+mkdir -p /etc/hotspare/checks.d
+cat >/etc/hotspare/checks.d/database <<'END'
+#!/bin/sh
+: | nc -w 3 192.168.77.5 5432 || {{ echo "the database cannot be reached"; exit 75; }}
+! ping -c 1 -W 1 10.68.0.99 >/dev/null || {{ echo "an address answers that nobody has"; exit 1; }}
+echo "the database answers $(ip address show dev eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')"
+END
+cat >/run/take <<'END'
+[ "$1" != bound ] || ip address add "$ip/24" dev eth0
+[ "$1" != bound ] || ip route add default via "$router"
+END
+chmod 755 /run/take
+udhcpc -f -q -n -t 20 -i eth0 -s /run/take -r 192.168.77.6
+"""
+"""A machine that asks for the address that it had before, and needs the database."""
+WITHOUT_AGENT = """
+rm /usr/sbin/qemu-ga; killall qemu-ga
+while :; do date >>/data/alive; sync; sleep 1; done
+"""
+
+
+def application(label: str) -> LabGuest:
+    """Define a machine that is off, with a network card."""
+    guest = LabGuest.create(label, disks=[DiskSpec(size=16 * MIB, format="raw")], network=True)
+    put(guest.disks["vda"], "at-boot", APPLICATION)
+    return guest
+
+
+def boot_image(path: Path, at_boot: str = "", *, panics: bool = False) -> Path:
+    """Make a disk that boots by itself; one that panics lacks what the kernel would start."""
+    make_boot_disk(path, DiskSpec(size=64 * MIB, format="raw"), guest_image())
+    if at_boot:
+        put(path, "at-boot", at_boot, _PARTITION)
+    if panics:
+        _debugfs(f"{path}{_PARTITION}", "rm /boot/grub/grub.cfg")
+        arguments = "console=ttyS0 console=tty0 quiet panic=1 mitigations=off"
+        put(path, "boot/grub/grub.cfg", f"linux /boot/vmlinuz {arguments}\nboot\n", _PARTITION)
+    return path
+
+
+def empty_image(path: Path) -> Path:
+    """Make a disk that nothing can boot from."""
+    make_data_disk(path, DiskSpec(size=16 * MIB, format="raw"))
+    return path
+
+
+def put(image: Path, name: str, content: str, place: str = "") -> None:
+    """Write a file into the ext4 on an image."""
+    source = image.with_name("to-be-written")
+    source.write_text(content)
+    _debugfs(f"{image}{place}", f"write {source} {name}")
+    source.unlink()
+
+
+def _debugfs(where: str, command: str) -> None:
+    done = subprocess.run(["debugfs", "-w", "-R", command, where], check=True, capture_output=True, text=True)
+    assert "File not found" not in done.stderr, done.stderr
