@@ -78,7 +78,7 @@ class Host(LibvirtHost):
         shutil.rmtree(configuration / "qemu", ignore_errors=True)
         with (configuration / "qemu.conf").open("a") as settings:
             # All hosts have the same control groups, where machines of one name would meet.
-            settings.write('\ncgroup_controllers = []\nnamespaces = []\nsecurity_default_confined = 0\n')
+            settings.write("\ncgroup_controllers = []\nnamespaces = []\nsecurity_default_confined = 0\n")
         with (configuration / "libvirtd.conf").open("a") as settings:
             settings.write(f'\nhost_uuid = "{uuid.uuid4()}"\n')
         # What libvirt knows of this host's QEMU takes it seconds to find out again.
@@ -234,9 +234,7 @@ class Hosts:
         self.folder.mkdir(parents=True, mode=0o755)
         first = ipaddress.ip_address("10.99.0.1")
         self.hosts = {
-            name: Host(
-                name, str(first + index), self.folder / name, with_libvirt=name not in without_libvirt
-            )
+            name: Host(name, str(first + index), self.folder / name, with_libvirt=name not in without_libvirt)
             for index, name in enumerate(names)
         }
 

@@ -28,7 +28,7 @@ def read_frame(connection: socket.socket, kind: type[Header]) -> tuple[Header, b
     lengths = _read(connection, LENGTHS.size, may_end=True)
     if not lengths:
         return None
-    header_length, body_length = decode_lengths(lengths)
+    header_length, body_length = decode_lengths(bytes(lengths))
     header = _read(connection, header_length)
     body = _read(connection, body_length)
     try:

@@ -72,7 +72,7 @@ class Identity:
     # Those that are trusted
 
     def trust(self, peer: Peer, authority: bytes) -> None:
-        """Trust an agent from now on. Raises ``UsageError`` when that is no certificate, or it is ourselves."""
+        """Trust an agent from now on. Raises ``UsageError`` for what is no certificate of its own."""
         if peer.id == self.id:
             raise UsageError("A host cannot be paired with itself", meaning="Nothing was changed")
         _check_peer(peer, authority)
@@ -169,7 +169,9 @@ def _check_peer(peer: Peer, authority: bytes) -> None:
     try:
         certificate = x509.load_pem_x509_certificate(authority)
     except ValueError as error:
-        raise UsageError("What the other host sent is no certificate", meaning="Nothing was changed") from error
+        raise UsageError(
+            "What the other host sent is no certificate", meaning="Nothing was changed"
+        ) from error
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not peer.id.isalnum() or not names or names[0].value != f"authority of {peer.id}":
         raise UsageError("The other host's certificate is not its own", meaning="Nothing was changed")

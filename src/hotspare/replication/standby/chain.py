@@ -67,7 +67,6 @@ def open_layer(daemon: StorageDaemon, folder: Path, layer: str, below: str | Non
             "driver": "file",
             "filename": str(folder / layer),
             "discard": "unmap",
-            # Our own requests bypass no cache: a replica's writes are acknowledged from memory, see Protection.durable.
             "aio": "threads",
         },
         backing=node_name(below) if below else None,

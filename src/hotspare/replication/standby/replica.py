@@ -8,10 +8,9 @@ from typing import Self
 
 import msgspec
 
-from hotspare.errors import HotspareError, MachineNotFound, NoSpace, PermissionRefused, PointNotFound
+from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PointNotFound
 from hotspare.platforms.replica.record import (
     RECORD,
-    ReplicaDisk,
     ReplicaPoint,
     ReplicaRecord,
     read_record,
@@ -26,7 +25,6 @@ from hotspare.replication.standby.chain import (
     new_layer,
     node_name,
     open_chain,
-    open_layer,
     put_on_top,
 )
 from hotspare.replication.standby.exports import Exports, close_exports, open_exports, open_server
@@ -195,7 +193,7 @@ class Replica:
             retired.extend(now.values())
             self._change(chains=tuple(chains), retired=tuple(retired), whole=False)
 
-    def set_whole(self, whole: bool) -> None:  # noqa: FBT001 - it is what is set
+    def set_whole(self, whole: bool) -> None:
         """Note, durably, whether what is on top is a whole machine at each instant from now on."""
         with self._turn:
             if whole != self._state.whole:
@@ -325,9 +323,7 @@ class Replica:
                     meaning="It was not made",
                 )
             self._grow()
-            disks = tuple(
-                msgspec.structs.replace(disk, image=chains[disk.name].top) for disk in point.disks
-            )
+            disks = tuple(msgspec.structs.replace(disk, image=chains[disk.name].top) for disk in point.disks)
             made: ReplicaPoint = msgspec.structs.replace(point, disks=disks)
             self._write_record((*self._record.points, made))
             return made
@@ -341,7 +337,7 @@ class Replica:
             for chain in before:
                 layer = new_layer(self.folder, chain.name, chain.size, chain.top)
                 grown.append(msgspec.structs.replace(chain, layers=(*chain.layers, layer)))
-            # Noted before it is so: empty images on top harm nobody, and writes to one not noted would be lost.
+            # Noted before it is so: empty images on top harm nobody; writes to one not noted would be lost.
             self._change(chains=tuple(grown))
             tops = [(old.top, new.top) for old, new in zip(before, grown, strict=True)]
             put_on_top(daemon, self.folder, tops)
@@ -368,7 +364,7 @@ class Replica:
                 self._merge(self._chain(chain.name), layer)
 
     def _mergeable(self, chain: Chain) -> str | None:
-        """Give an image that can be merged into the one below: that one no point shows, and it is not on top."""
+        """Give an image that can be merged into the one below, which no point shows; never the top."""
         needed = {disk.image for point in self._record.points for disk in point.disks}
         for below, layer in zip(chain.layers, chain.layers[1:-1], strict=False):
             if below not in needed:
@@ -449,9 +445,7 @@ class Replica:
         return next(chain for chain in self._state.chains if chain.name == name)
 
     def _change_chain(self, chain: Chain) -> None:
-        self._change(
-            chains=tuple(chain if one.name == chain.name else one for one in self._state.chains)
-        )
+        self._change(chains=tuple(chain if one.name == chain.name else one for one in self._state.chains))
 
     def _change(self, **changes: object) -> None:
         state = msgspec.structs.replace(self._state, **changes)

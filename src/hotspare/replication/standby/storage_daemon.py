@@ -55,7 +55,7 @@ class StorageDaemon:
         daemon = cls(folder, process.pid, process)
         deadline = time.monotonic() + _START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            if daemon._connect():  # noqa: SLF001 - it is one of us
+            if daemon._connect():
                 return daemon
             time.sleep(_POLL_SECONDS)
         daemon.kill()
@@ -69,7 +69,7 @@ class StorageDaemon:
         if pid is None:
             return None
         daemon = cls(folder, pid, None)
-        if daemon._connect():  # noqa: SLF001 - it is one of us
+        if daemon._connect():
             return daemon
         daemon.kill()
         return None
