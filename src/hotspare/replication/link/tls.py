@@ -140,11 +140,12 @@ class Identity:
 
         Args:
             folder: made if it is not there; who runs QEMU must be let in by the caller.
-            trusted: ids of the agents whose certificates are accepted; our own id is allowed.
+            trusted: ids of the agents whose certificates are accepted, beside our own.
             server: for the end that is connected to.
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        authorities = [self.authority if one == self.id else self.authority_of(one) for one in trusted]
+        # QEMU wants to find the issuer of its own certificate there as well.
+        authorities = [self.authority, *(self.authority_of(one) for one in trusted if one != self.id)]
         write_file(folder / "ca-cert.pem", b"".join(authorities))
         role = "server" if server else "client"
         for part in ("cert", "key"):

@@ -262,10 +262,8 @@ class Replica:
         try:
             for chain in self._state.chains:
                 open_chain(daemon, self.folder, chain)
-            trusted = [self._identity.id]
-            if self._state.tenure.holder != self._identity.id:
-                trusted.append(self._state.tenure.holder)
-            self._identity.write_qemu_credentials(self.folder / "tls", trusted=trusted, server=True)
+            holder = self._state.tenure.holder
+            self._identity.write_qemu_credentials(self.folder / "tls", trusted=[holder], server=True)
             open_server(daemon, self.folder / "tls", self._state.port)
         except BaseException:
             daemon.kill()
