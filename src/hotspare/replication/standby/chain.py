@@ -108,14 +108,13 @@ def put_on_top(daemon: StorageDaemon, folder: Path, tops: Sequence[tuple[str, st
         raise
 
 
-def merge_down(daemon: StorageDaemon, chain: Chain, layer: str) -> None:
-    """Merge an image into the one below it, which then shows what the upper one did.
+def begin_merge(daemon: StorageDaemon, chain: Chain, layer: str) -> str:
+    """Begin to merge an image into the one below it, which then shows what the upper one did; gives the job.
 
     The one above, which must be there, shows the same as before, at each instant and after a crash.
     """
-    at = chain.layers.index(layer)
-    below = chain.layers[at - 1]
     job = f"merge-{node_name(layer)}"
+    below = chain.layers[chain.layers.index(layer) - 1]
     daemon.ask(
         "block-commit",
         job_id=job,
@@ -125,5 +124,4 @@ def merge_down(daemon: StorageDaemon, chain: Chain, layer: str) -> None:
         backing_file=below,
         auto_dismiss=False,
     )
-    daemon.finish_job(job)
-    # The job has closed it.
+    return job

@@ -21,39 +21,15 @@ from hotspare.replication.link.tls import Identity
 from hotspare.replication.model import Tenure
 from hotspare.replication.standby.chain import (
     Chain,
-    merge_down,
     new_layer,
     node_name,
     open_chain,
     put_on_top,
 )
 from hotspare.replication.standby.exports import Exports, close_exports, open_exports, open_server
+from hotspare.replication.standby.merger import Merger
+from hotspare.replication.standby.state import STATE, ReplicaState
 from hotspare.replication.standby.storage_daemon import StorageDaemon
-
-_STATE = "state.json"
-
-
-class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica is beside its points; kept in ``state.json``, which each change replaces."""
-
-    tenure: Tenure
-    """Who may write to it; never goes back."""
-    port: int
-    """Where its disks are served."""
-    whole: bool = False
-    """Whether what is on top of all disks is a machine as after a power cut; else only points are."""
-    generation: int = 0
-    """Counts the starts of the storage daemon: who was connected before may not go on as if nothing was."""
-    chains: tuple[Chain, ...] = ()
-    """The disks that the machine has now."""
-    retired: tuple[Chain, ...] = ()
-    """Disks that it does not have any more, but points do."""
-    exports: Exports | None = None
-    """How the disks are served; None when they are not."""
-    clean: bool = True
-    """Whether the storage daemon has written out all that it held, if it does not run."""
-    pinned: dict[str, str] = {}
-    """Points that must not be removed (a rehearsal uses them): id and why."""
 
 
 class Replica:
@@ -63,10 +39,12 @@ class Replica:
         """Open what is in the folder, see ``open``."""
         self.folder = folder
         self._identity = identity
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()
+        """Held by whoever changes something."""
         self._daemon: StorageDaemon | None = None
+        self._merger = Merger(self)
         self._record = read_record(folder)
-        self._state = msgspec.json.decode((folder / _STATE).read_bytes(), type=ReplicaState)
+        self._state = msgspec.json.decode((folder / STATE).read_bytes(), type=ReplicaState)
 
     @classmethod
     def create(
@@ -82,16 +60,16 @@ class Replica:
     ) -> Self:
         """Make an empty replica; one that is there already is opened as it is."""
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if not (folder / _STATE).exists():
+        if not (folder / STATE).exists():
             record = ReplicaRecord(protection=protection, machine_id=machine_id, machine_name=machine_name)
             write_record(folder, record)
-            write_struct(folder / _STATE, ReplicaState(tenure=tenure, port=port))
+            write_struct(folder / STATE, ReplicaState(tenure=tenure, port=port))
         return cls(folder, identity)
 
     @staticmethod
     def is_in(folder: Path) -> bool:
         """Whether there is a replica in a folder."""
-        return (folder / _STATE).exists() and (folder / RECORD).exists()
+        return (folder / STATE).exists() and (folder / RECORD).exists()
 
     # What it is
 
@@ -126,7 +104,7 @@ class Replica:
         Raises:
             PointNotFound: nothing is whole yet.
         """
-        with self._turn:
+        with self.turn:
             if self._state.whole:
                 return {chain.name: self.folder / chain.top for chain in self._state.chains}
             if not self._record.points:
@@ -155,49 +133,63 @@ class Replica:
         Raises:
             PermissionRefused: it is not later than the one that there is.
         """
-        with self._turn:
+        with self.turn:
             if tenure == self._state.tenure:
                 return
             if tenure.epoch <= self._state.tenure.epoch:
                 self.check_tenure(tenure)
             self.close_exports()
-            self._change(tenure=tenure)
+            self.change(tenure=tenure)
 
     # Disks
 
-    def receive(self, disks: Mapping[str, int]) -> None:
+    def receive(self, disks: Mapping[str, int]) -> frozenset[str]:
         """Say which disks the machine has from now on, each with its size in bytes.
 
         One that is new, or of another size, begins as zeroes; one that is not named any more leaves. The
-        others go on. While something changes, the replica is not whole.
+        others go on. Gives the names of those that nothing was written to since they began.
 
         Raises:
             NoSpace, PermissionRefused, SourceLost: an image cannot be made.
         """
-        with self._turn:
+        with self.turn:
             now = {chain.name: chain for chain in self._state.chains}
             if {name: chain.size for name, chain in now.items()} == dict(disks):
-                return
+                return frozenset(self._state.blank)
             self.close_exports()
             self.stop_daemon()
-            chains, retired = [], list(self._state.retired)
+            chains, retired, blank = [], list(self._state.retired), []
             for name, size in disks.items():
                 old = now.pop(name, None)
                 if old is not None and old.size == size:
                     chains.append(old)
+                    blank += [name] if name in self._state.blank else []
                     continue
                 if old is not None:
                     retired.append(old)
                 layer = new_layer(self.folder, name, size, None)
                 chains.append(Chain(name=name, size=size, layers=(layer,)))
+                blank.append(name)
             retired.extend(now.values())
-            self._change(chains=tuple(chains), retired=tuple(retired), whole=False)
+            self.change(
+                chains=tuple(chains), retired=tuple(retired), blank=tuple(blank), whole=False, base=""
+            )
+            return frozenset(blank)
 
     def set_whole(self, whole: bool) -> None:
-        """Note, durably, whether what is on top is a whole machine at each instant from now on."""
-        with self._turn:
-            if whole != self._state.whole:
-                self._change(whole=whole)
+        """Note, durably, whether what is on top is a whole machine at each instant from now on.
+
+        Until it is, writes are expected, so no disk is blank any more.
+        """
+        with self.turn:
+            if whole != self._state.whole or self._state.blank:
+                self.change(whole=whole, blank=())
+
+    def advance(self, base: str, *, whole: bool) -> None:
+        """Note, durably, which of the source's bitmaps mark all that is lacking here."""
+        with self.turn:
+            if (base, whole) != (self._state.base, self._state.whole):
+                self.change(base=base, whole=whole)
 
     # Serving
 
@@ -212,25 +204,26 @@ class Replica:
             PermissionRefused: somebody else may write.
             PlatformUnavailable: the storage daemon does not start.
         """
-        with self._turn:
+        with self.turn:
             self.check_tenure(tenure)
             daemon = self.daemon()
             exports = self._state.exports
             if exports is None or exports.durable != durable:
                 close_exports(daemon)
                 exports = open_exports(daemon, self._state, durable=durable)
-                self._change(exports=exports)
+                self.change(exports=exports)
             return exports
 
     def close_exports(self) -> None:
         """Let nobody write any more; connections are cut. Does nothing when none are open."""
-        with self._turn:
+        with self.turn:
             daemon = self._daemon or StorageDaemon.find(self.folder)
             if daemon is not None and daemon.is_running:
                 self._daemon = daemon
+                self._merger.interrupt(daemon)
                 close_exports(daemon)
             if self._state.exports is not None:
-                self._change(exports=None)
+                self.change(exports=None)
 
     def daemon(self) -> StorageDaemon:
         """Give the storage daemon, with all disks open; started when it does not run.
@@ -238,7 +231,7 @@ class Replica:
         A start is a new generation. What was on top is not whole any more when the one before was killed: it
         may have had writes in its memory that it had acknowledged.
         """
-        with self._turn:
+        with self.turn:
             if self._daemon is not None and self._daemon.is_running:
                 return self._daemon
             first = self._daemon is None
@@ -252,7 +245,7 @@ class Replica:
     def _started(self) -> StorageDaemon:
         before = self._state
         durable = before.exports is not None and before.exports.durable
-        self._change(
+        self.change(
             generation=before.generation + 1,
             whole=before.whole and (before.clean or durable),
             exports=None,
@@ -271,31 +264,48 @@ class Replica:
         return daemon
 
     def _adopt(self, daemon: StorageDaemon) -> None:
-        """Go on with a daemon that runs: an agent may have died between noting new images and using them."""
+        """Go on with a daemon that runs: an agent may have died before it noted what the daemon has done."""
         known = {node["node-name"] for node in daemon.ask("query-named-block-nodes", flat=True)}
-        chains = []
         for chain in self._state.chains:
-            layers = [layer for layer in chain.layers if node_name(layer) in known]
-            for unused in set(chain.layers) - set(layers):
-                if unused != chain.layers[-1]:
-                    raise HotspareError(f"The storage daemon of {self.folder} has lost {unused}")
-                (self.folder / unused).unlink(missing_ok=True)
-            chains.append(msgspec.structs.replace(chain, layers=tuple(layers)))
-        if tuple(chains) != self._state.chains:
-            self._change(chains=tuple(chains))
+            for layer in chain.layers:
+                if node_name(layer) in known:
+                    continue
+                if layer != chain.top:
+                    self._merger.note(chain.name, layer)
+                    continue
+                # It was noted, but then not put on top.
+                kept = msgspec.structs.replace(chain, layers=chain.layers[:-1])
+                self.change(chains=tuple(kept if one == chain else one for one in self._state.chains))
+                (self.folder / layer).unlink(missing_ok=True)
 
-    @property
-    def is_served(self) -> bool:
-        """Whether the storage daemon runs."""
-        return self._daemon is not None and self._daemon.is_running
+    def answers(self, seconds: float) -> bool:
+        """Tell whether the storage daemon serves the disks, and answers within that time."""
+        if not self.turn.acquire(timeout=seconds):
+            return True  # it is at work for somebody else, who will learn how it is
+        try:
+            daemon = self._daemon
+            if daemon is None and (daemon := StorageDaemon.find(self.folder)) is not None:
+                self._adopt(daemon)
+                self._daemon = daemon
+            if daemon is None or not daemon.is_running or self._state.exports is None:
+                return False
+            daemon.ask("query-block-exports", timeout=seconds)
+        except HotspareError:
+            return False
+        else:
+            return True
+        finally:
+            self.turn.release()
 
     def stop_daemon(self) -> None:
         """Have all be written out, and end the storage daemon; does nothing when none runs."""
-        with self._turn:
+        with self.turn:
             daemon = self._daemon or StorageDaemon.find(self.folder)
             self._daemon = None
+            if daemon is not None:
+                self._merger.interrupt(daemon)
             if daemon is not None and daemon.stop():
-                self._change(clean=True, exports=None)
+                self.change(clean=True, exports=None)
 
     # Points
 
@@ -310,7 +320,7 @@ class Replica:
             NoSpace: there is no room for the images that take the writes from now on.
             HotspareError: the disks are not those of the replica.
         """
-        with self._turn:
+        with self.turn:
             for known in self._record.points:
                 if known.id == point.id:
                     return known
@@ -323,12 +333,13 @@ class Replica:
             self._grow()
             disks = tuple(msgspec.structs.replace(disk, image=chains[disk.name].top) for disk in point.disks)
             made: ReplicaPoint = msgspec.structs.replace(point, disks=disks)
-            self._write_record((*self._record.points, made))
+            self.write_points((*self._record.points, made))
             return made
 
     def _grow(self) -> None:
         """Put an empty image on top of each disk."""
         daemon = self.daemon()
+        self._merger.interrupt(daemon)
         before = self._state.chains
         grown: list[Chain] = []
         try:
@@ -336,65 +347,35 @@ class Replica:
                 layer = new_layer(self.folder, chain.name, chain.size, chain.top)
                 grown.append(msgspec.structs.replace(chain, layers=(*chain.layers, layer)))
             # Noted before it is so: empty images on top harm nobody; writes to one not noted would be lost.
-            self._change(chains=tuple(grown))
+            self.change(chains=tuple(grown))
             tops = [(old.top, new.top) for old, new in zip(before, grown, strict=True)]
             put_on_top(daemon, self.folder, tops)
         except BaseException:
             if daemon.is_running:  # else the next start opens them, empty
-                self._change(chains=before)
+                self.change(chains=before)
                 for chain in grown:
                     (self.folder / chain.top).unlink(missing_ok=True)
             raise
 
     def remove_points(self, ids: Collection[str]) -> None:
-        """Forget points and give back the space of what only they needed; pinned ones stay."""
-        with self._turn:
+        """Forget points and give back the space of what only they needed; pinned ones stay.
+
+        Giving back space may take long. Whatever else is asked of the replica meanwhile goes first, and what
+        is left then is given back with the next call.
+        """
+        with self.turn:
             kept = [p for p in self._record.points if p.id not in ids or p.id in self._state.pinned]
             if len(kept) != len(self._record.points):
                 # First they are no points any more: merging makes them unusable halfway.
-                self._write_record(kept)
-            self._merge_unneeded()
+                self.write_points(kept)
             self._remove_retired()
-
-    def _merge_unneeded(self) -> None:
-        for chain in self._state.chains:
-            while (layer := self._mergeable(self._chain(chain.name))) is not None:
-                self._merge(self._chain(chain.name), layer)
-
-    def _mergeable(self, chain: Chain) -> str | None:
-        """Give an image that can be merged into the one below, which no point shows; never the top."""
-        needed = {disk.image for point in self._record.points for disk in point.disks}
-        for below, layer in zip(chain.layers, chain.layers[1:-1], strict=False):
-            if below not in needed:
-                return layer
-        return None
-
-    def _merge(self, chain: Chain, layer: str) -> None:
-        below = chain.layers[chain.layers.index(layer) - 1]
-        merge_down(self.daemon(), chain, layer)
-        # The lower one shows now what the upper did.
-        self._write_record(
-            tuple(
-                msgspec.structs.replace(
-                    point,
-                    disks=tuple(
-                        msgspec.structs.replace(disk, image=below) if disk.image == layer else disk
-                        for disk in point.disks
-                    ),
-                )
-                for point in self._record.points
-            )
-        )
-        self._change_chain(
-            msgspec.structs.replace(chain, layers=tuple(one for one in chain.layers if one != layer))
-        )
-        (self.folder / layer).unlink(missing_ok=True)
+        self._merger.merge()
 
     def _remove_retired(self) -> None:
         needed = {disk.image for point in self._record.points for disk in point.disks}
         for chain in self._state.retired:
             if needed.isdisjoint(chain.layers):
-                self._change(retired=tuple(one for one in self._state.retired if one != chain))
+                self.change(retired=tuple(one for one in self._state.retired if one != chain))
                 for layer in chain.layers:
                     (self.folder / layer).unlink(missing_ok=True)
 
@@ -409,27 +390,27 @@ class Replica:
 
     def pin(self, point: str, why: str) -> None:
         """Keep a point until ``unpin``, also over restarts of the agent."""
-        with self._turn:
+        with self.turn:
             self.point(point)
-            self._change(pinned={**self._state.pinned, point: why})
+            self.change(pinned={**self._state.pinned, point: why})
 
     def unpin(self, point: str) -> None:
         """Let a point be removed again; does nothing when it was not pinned."""
-        with self._turn:
-            self._change(pinned={name: why for name, why in self._state.pinned.items() if name != point})
+        with self.turn:
+            self.change(pinned={name: why for name, why in self._state.pinned.items() if name != point})
 
     # End
 
     def let_go(self) -> None:
         """Leave the storage daemon at work, for the next agent."""
-        with self._turn:
+        with self.turn:
             if self._daemon is not None:
                 self._daemon.let_go()
                 self._daemon = None
 
     def remove(self) -> None:
         """Remove the replica with all of its points and disks."""
-        with self._turn:
+        with self.turn:
             with suppress(HotspareError):
                 self.close_exports()
             self.stop_daemon()
@@ -439,22 +420,22 @@ class Replica:
             for path in self.folder.glob("*.*"):
                 path.unlink(missing_ok=True)
 
-    def _chain(self, name: str) -> Chain:
+    def chain(self, name: str) -> Chain:
+        """Give the images of one disk."""
         return next(chain for chain in self._state.chains if chain.name == name)
 
-    def _change_chain(self, chain: Chain) -> None:
-        self._change(chains=tuple(chain if one.name == chain.name else one for one in self._state.chains))
-
-    def _change(self, **changes: object) -> None:
+    def change(self, **changes: object) -> None:
+        """Change the state, durably."""
         state = msgspec.structs.replace(self._state, **changes)
         try:
-            write_struct(self.folder / _STATE, state)
+            write_struct(self.folder / STATE, state)
         except OSError as error:
             kind = NoSpace if error.errno in {28, 122} else HotspareError
-            raise kind(f"{self.folder / _STATE} cannot be written: {error.strerror}") from error
+            raise kind(f"{self.folder / STATE} cannot be written: {error.strerror}") from error
         self._state = state
 
-    def _write_record(self, points: Collection[ReplicaPoint]) -> None:
+    def write_points(self, points: Collection[ReplicaPoint]) -> None:
+        """Put points in the place of those that there are, durably."""
         record: ReplicaRecord = msgspec.structs.replace(self._record, points=tuple(points))
         write_record(self.folder, record)
         self._record = record

@@ -1,0 +1,100 @@
+"""Gives back the space of images that no point needs any more, while a replica takes writes."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hotspare.errors import HotspareError
+from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.standby.chain import Chain, begin_merge
+from hotspare.replication.standby.storage_daemon import StorageDaemon
+
+if TYPE_CHECKING:
+    from hotspare.replication.standby.replica import Replica
+
+_POLL_SECONDS = 0.02
+
+
+class Merger:
+    """Merges images of one replica, one after the other, in the thread of whoever asks for it.
+
+    It holds the replica only for moments: making a point or taking over must not wait for it.
+    """
+
+    def __init__(self, replica: "Replica") -> None:
+        self._replica = replica
+        self._job = ""
+
+    def merge(self) -> None:
+        """Merge what can be; ends early when somebody else needs the replica, or is merging.
+
+        Raises:
+            HotspareError: the storage daemon fails; the points are whole all the same.
+        """
+        while self._merge_one():
+            pass
+
+    def _merge_one(self) -> bool:
+        with self._replica.turn:
+            found = self._find()
+            if self._job or found is None:
+                return False
+            chain, layer = found
+            job = self._job = begin_merge(self._replica.daemon(), chain, layer)
+        while True:
+            time.sleep(_POLL_SECONDS)
+            with self._replica.turn:
+                if self._job != job:
+                    return False  # interrupted
+                if self._has_ended(job):
+                    self._job = ""
+                    self._replica.daemon().finish_job(job)
+                    self.note(chain.name, layer)
+                    return True
+
+    def _has_ended(self, job: str) -> bool:
+        jobs = self._replica.daemon().ask("query-jobs")
+        return all(one["status"] == "concluded" for one in jobs if one["id"] == job)
+
+    def interrupt(self, daemon: StorageDaemon) -> None:
+        """Stop merging; the caller holds the replica. What is half merged is merged again later."""
+        job, self._job = self._job, ""
+        if job:
+            with suppress(HotspareError):  # it has ended, one way or the other
+                daemon.ask("job-cancel", id=job)
+            with suppress(HotspareError):
+                daemon.finish_job(job)
+
+    def _find(self) -> tuple[Chain, str] | None:
+        """Find an image that can be merged into the one below, which no point shows; never the top."""
+        needed = _images(self._replica.points())
+        for chain in self._replica.state.chains:
+            for below, layer in zip(chain.layers, chain.layers[1:-1], strict=False):
+                if below not in needed:
+                    return chain, layer
+        return None
+
+    def note(self, disk: str, layer: str) -> None:
+        """Note that the image below shows now what this one did."""
+        replica = self._replica
+        chain = replica.chain(disk)
+        below = chain.layers[chain.layers.index(layer) - 1]
+        replica.write_points([_renamed(point, layer, below) for point in replica.points()])
+        merged = msgspec.structs.replace(chain, layers=tuple(one for one in chain.layers if one != layer))
+        replica.change(chains=tuple(merged if one == chain else one for one in replica.state.chains))
+        (replica.folder / layer).unlink(missing_ok=True)
+
+
+def _images(points: Sequence[ReplicaPoint]) -> set[str]:
+    return {disk.image for point in points for disk in point.disks}
+
+
+def _renamed(point: ReplicaPoint, old: str, new: str) -> ReplicaPoint:
+    disks = tuple(
+        msgspec.structs.replace(disk, image=new) if disk.image == old else disk for disk in point.disks
+    )
+    renamed: ReplicaPoint = msgspec.structs.replace(point, disks=disks)
+    return renamed
