@@ -38,9 +38,11 @@ class HereStandby(LocalStandby):
 
     def kill(self) -> None:
         """Kill the storage daemon (SIGKILL)."""
+        self.close()
         self.replica.daemon().kill()
 
     def stop(self) -> None:
+        self.close()
         self.replica.stop_daemon()
 
 

@@ -20,7 +20,9 @@ from hotspare.block.extent import Extent, ExtentKind
 from hotspare.cancellation import Cancellation
 from hotspare.errors import SourceLost
 from hotspare.platforms.platform import (
+    ALL_DISKS,
     Consistency,
+    DiskChoice,
     Machine,
     Platform,
     Snapshot,
@@ -52,6 +54,7 @@ class CycleRequest:
     """The standby's newest point; None when it has none."""
     consistency: Consistency | None = Consistency.CRASH
     """The level that is wanted; None for the best that the machine is prepared for."""
+    disks: DiskChoice = ALL_DISKS
 
 
 def ship_cycle(
@@ -77,6 +80,7 @@ def ship_cycle(
         since=request.newest.tokens if request.newest else {},
         consistency=request.consistency,
         hooks=[] if request.consistency is Consistency.CRASH else None,
+        disks=request.disks,
     )
     with platform.open_snapshot(request.machine, wanted, cancellation) as snapshot:
         blank = standby.receive({disk.name: disk.size for disk in snapshot.disks})
@@ -189,8 +193,8 @@ class _Cycle:
     @contextmanager
     def _both(self, disk: str) -> Iterator[tuple[BlockReader, BlockDisk]]:
         """Open a disk as it was frozen, and the standby's."""
-        with closing(self.snapshot.reader(disk)) as source, closing(self.standby.open_disk(disk)) as target:
-            yield source, target
+        with closing(self.snapshot.reader(disk)) as source:
+            yield source, self.standby.open_disk(disk)
 
 
 @dataclass(slots=True)

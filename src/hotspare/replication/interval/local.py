@@ -4,14 +4,16 @@ The agent of the standby answers with it.
 """
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.tls import Tls
-from hotspare.errors import SourceLost
+from hotspare.errors import HotspareError, SourceLost
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.compare.digests import LocalHasher
 from hotspare.replication.link.tls import Identity
 from hotspare.replication.model import Tenure
+from hotspare.replication.standby.exports import Exports
 from hotspare.replication.standby.replica import Replica
 
 _TIMEOUT = 20.0
@@ -30,7 +32,8 @@ class LocalStandby:
         self._replica = replica
         self._identity = identity
         self._tenure = tenure
-        self._tls = Tls(identity.client_context(identity.id), identity.id)
+        self._disks: dict[str, NbdClient] = {}
+        """Those that are open, by the name of their export."""
 
     def points(self) -> Sequence[ReplicaPoint]:
         """Give the points, the oldest first."""
@@ -43,18 +46,24 @@ class LocalStandby:
         self._replica.receive(disks)
         return {name for name, size in disks.items() if before.get(name) != size}
 
+    def exports(self) -> Exports:
+        """Say where the disks are served."""
+        return self._replica.serve(self._tenure)
+
     def open_disk(self, name: str) -> NbdClient:
-        """Open a disk that is being received."""
-        exports = self._replica.serve(self._tenure)
-        if name not in exports.names:
-            raise SourceLost(f"The replica does not serve a disk {name}")
-        return NbdClient.connect(
-            ("127.0.0.1", exports.port), exports.names[name], timeout=_TIMEOUT, tls=self._tls
-        )
+        """Open a disk that is being received, or give it again."""
+        exports = self.exports()
+        export = exports.names.get(name, "")
+        if export not in self._disks:
+            self._disks[export] = self._connect(exports, name)
+        return self._disks[export]
+
+    def _connect(self, exports: Exports, name: str) -> NbdClient:
+        return connect_disk("127.0.0.1", exports, name, self._identity, self._identity.id)
 
     def hasher(self, name: str) -> LocalHasher:
         """Open a disk to be compared."""
-        return LocalHasher(self.open_disk(name))
+        return LocalHasher(self._connect(self.exports(), name))
 
     def make_point(self, point: ReplicaPoint) -> ReplicaPoint:
         """Let the disks be a point."""
@@ -68,4 +77,28 @@ class LocalStandby:
         return [one for one in ids if one not in left]
 
     def close(self) -> None:
-        """Do nothing: the replica is its owner's to close."""
+        """Let go of the disks; the replica is its owner's to close."""
+        while self._disks:
+            with suppress(HotspareError):  # it may be lost already
+                self._disks.popitem()[1].close()
+
+
+def connect_disk(address: str, exports: Exports, name: str, identity: Identity, server: str) -> NbdClient:
+    """Connect to a disk of a replica.
+
+    Args:
+        address: of the standby.
+        exports: of the replica.
+        name: of the disk.
+        identity: ours.
+        server: id of the standby.
+
+    Raises:
+        SourceLost: it is not served.
+    """
+    if name not in exports.names:
+        raise SourceLost(
+            f"The replica does not serve a disk {name}", hint="It is begun anew by the next cycle"
+        )
+    tls = Tls(identity.client_context(server), server)
+    return NbdClient.connect((address, exports.port), exports.names[name], timeout=_TIMEOUT, tls=tls)

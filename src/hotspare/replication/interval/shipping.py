@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hotspare import events
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted
-from hotspare.platforms.platform import Consistency, Machine, Platform
+from hotspare.platforms.platform import Consistency, DiskChoice, Machine, Platform
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval.cycle import CycleRequest, ship_cycle
 from hotspare.replication.interval.standby import Standby
@@ -38,6 +38,8 @@ class ShippingPlan:
     consistent_every: float | None = None
     """Seconds between points for which file systems, and applications that have hooks, are quiesced. None
     never does it: all points are as after a power cut."""
+    disks: tuple[str, ...] = ()
+    """Names of those that are shipped; empty for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ class ShippingStatus:
     """That the last cycle took."""
     last_bytes: int = 0
     """That it sent."""
+    bytes_sent: int = 0
+    """By all cycles since the start of this process."""
+    points: int = 0
+    """That the standby has."""
     full_because: tuple[str, ...] = ()
     """Disks that it could not send as an increment, each with the reason."""
     behind: bool = False
@@ -136,12 +142,13 @@ class Shipping:
             machine=line.machine,
             newest=line.points[-1] if line.points else None,
             consistency=None if due else Consistency.CRASH,
+            disks=DiskChoice(only=self.plan.disks),
         )
         point = ship_cycle(line.platform, line.standby, request, self.listener, cancellation)
         if due:
             self._consistent_at = began
         line.points.append(point)
-        self._note_success(point, time.monotonic() - began)
+        self._note_success(point, time.monotonic() - began, len(line.points))
         self._thin(line)
 
     def _open(self) -> _Line:
@@ -151,7 +158,12 @@ class Shipping:
                 standby = self.open_standby()
                 try:
                     machine = platform.inspect(self.plan.machine)
-                    self._line = _Line(platform, standby, machine, list(standby.points()))
+                    points = list(standby.points())
+                    self._line = _Line(platform, standby, machine, points)
+                    if points and self.status.newest is None:
+                        self.status = replace(
+                            self.status, newest=points[-1].id, newest_taken_at=points[-1].taken_at
+                        )
                 except BaseException:
                     standby.close()
                     raise
@@ -177,8 +189,9 @@ class Shipping:
             removed = set(line.standby.remove_points(dropped))
             line.points = [point for point in line.points if point.id not in removed]
 
-    def _note_success(self, point: ReplicaPoint, seconds: float) -> None:
+    def _note_success(self, point: ReplicaPoint, seconds: float, points: int) -> None:
         before, behind = self.status, seconds > self.plan.interval
+        sent = sum(disk.bytes_sent for disk in point.disks)
         better = Consistency(point.consistency).meets(Consistency.FILESYSTEM)
         self.status = ShippingStatus(
             cycles=before.cycles + 1,
@@ -186,7 +199,9 @@ class Shipping:
             newest_taken_at=point.taken_at,
             newest_consistent=point.id if better else before.newest_consistent,
             last_seconds=seconds,
-            last_bytes=sum(disk.bytes_sent for disk in point.disks),
+            last_bytes=sent,
+            bytes_sent=before.bytes_sent + sent,
+            points=points,
             full_because=tuple(
                 f"{disk.name}: {disk.full_because}" for disk in point.disks if disk.full_because
             ),

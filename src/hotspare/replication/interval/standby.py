@@ -36,7 +36,7 @@ class Standby(Protocol):
         ...
 
     def open_disk(self, name: str) -> BlockDisk:
-        """Open a disk that is being received. The caller closes it."""
+        """Open a disk that is being received; it stays open, and the caller does not close it."""
         ...
 
     def hasher(self, name: str) -> RangeHasher:

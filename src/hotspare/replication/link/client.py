@@ -85,8 +85,6 @@ class Client:
             answer, answer_body = self._ask(head, body, deadline)
         if answer.failure is not None:
             raise error_of(answer.failure)
-        if answer.result is None:
-            raise self._lost("it answered nothing")
         try:
             return msgspec.json.decode(answer.result, type=verb.result), answer_body
         except msgspec.DecodeError as error:

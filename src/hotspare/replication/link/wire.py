@@ -27,6 +27,12 @@ Who = Literal["local", "peer", "stranger"]
 """The command line of the same host; an agent that we were paired with; anybody who comes to the port."""
 
 
+LOCAL: frozenset[Who] = frozenset({"local"})
+PEER: frozenset[Who] = frozenset({"peer"})
+LOCAL_AND_PEER: frozenset[Who] = LOCAL | PEER
+STRANGER: frozenset[Who] = frozenset({"stranger", "peer"})
+
+
 class Nothing(msgspec.Struct, frozen=True):
     """No arguments, or no result."""
 
@@ -42,7 +48,7 @@ class Verb(Generic[Arguments, Result]):
     """``replica.points``: the part of the program that answers, and what it is asked."""
     arguments: type[Arguments]
     result: type[Result]
-    audience: frozenset["Who"] = frozenset({"local", "peer"})
+    audience: frozenset[Who] = LOCAL_AND_PEER
     """Who may ask it."""
 
 
@@ -63,9 +69,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The header of an answer; one of both is there."""
+    """The header of an answer."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    """Null when there is a failure. (Not optional: msgspec cannot tell raw JSON from null.)"""
     failure: Failure | None = None
 
 
