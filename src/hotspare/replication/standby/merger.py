@@ -9,7 +9,7 @@ import msgspec
 
 from hotspare.errors import HotspareError
 from hotspare.platforms.replica.record import ReplicaPoint
-from hotspare.replication.standby.chain import Chain, begin_merge
+from hotspare.replication.standby.chain import Chain, begin_merge, node_name
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Merger:
                 if self._has_ended(job):
                     self._job = ""
                     self._replica.daemon().finish_job(job)
+                    # Else it stays above what it was merged into, and the next merge would change its file.
+                    self._replica.daemon().ask("blockdev-del", node_name=node_name(layer))
                     self.note(chain.name, layer)
                     return True
 
