@@ -92,6 +92,10 @@ class Agent:
         self.services = Services()
         self.keeper_for: Callable[[Protection], Keeper] = lambda _protection: NoKeeper()
         """Gives who says whether a machine may run here; replaced by the part that does failovers."""
+        self.tenure_of: Callable[[Protection], Tenure] = first_tenure
+        """Gives the tenure in which a machine's source runs it; replaced likewise."""
+        self.closing: list[Callable[[], None]] = []
+        """Called by ``close`` before anything ends."""
         self._runners = runners
         self._running: dict[str, _Running] = {}
         self._replicas: dict[str, Replica] = {}
@@ -111,6 +115,8 @@ class Agent:
 
     def close(self) -> None:
         """End, and leave all that goes on without an agent at work."""
+        for close in self.closing:
+            close()
         self._server.close()
         with self._turn:
             for running in self._running.values():
@@ -250,6 +256,11 @@ class Agent:
             if port not in taken:
                 return port
         raise PlatformUnavailable(f"All {PORTS - 1} ports after {self.port} are taken by other replicas")
+
+
+def first_tenure(protection: Protection) -> Tenure:
+    """Give the tenure of a machine that was never taken over."""
+    return Tenure(epoch=1, holder=protection.source)
 
 
 def _join(running: _Running) -> None:

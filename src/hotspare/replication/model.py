@@ -7,10 +7,13 @@ from enum import StrEnum
 
 import msgspec
 
+from hotspare.replication.lease.terms import Terms
+
 DEFAULT_PORT = 10861
 """The agent's; each replica takes one of the ports after it for its disks."""
 PORTS = 100
 """How many ports from the agent's on are used at most."""
+DEFAULT_RETENTION = "all for 1m, 1m for 1h, 1h for 1d"
 DEFAULT_STALL_LIMIT = 5.0
 """Seconds that a guest's writes may wait for a standby that is silent."""
 
@@ -41,6 +44,8 @@ class Phase(StrEnum):
     """What was written meanwhile is sent."""
     STOPPED = "stopped"
     """The user has stopped it."""
+    STANDBY = "standby"
+    """The replica is here, and the machine on another host."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +77,12 @@ class FailoverPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Run by the standby before it takes over; must end with status 0 when the source is surely off."""
     network_map: dict[str, str] = {}
     """Network or bridge of the source: the one of the standby."""
+    addresses: dict[str, str] = {}
+    """What a network card gets inside the guest, by its MAC address: ``10.0.0.5/24 via 10.0.0.1``."""
     after_start: str = ""
     """Run by the standby after the machine was started there (DNS, say)."""
+    terms: Terms = Terms()
+    """How the lease is counted that keeps two hosts from running it."""
     group: str = ""
     """Machines of one group have points, and fail over, together."""
     boot_order: int = 0
@@ -107,7 +116,7 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: between two points in sync mode; between two shipments in interval mode."""
     application_interval: float = 0.0
     """Seconds between two points for which applications inside are quiesced; 0 for never."""
-    retention: str = "1m:1h,1h:1d"
+    retention: str = DEFAULT_RETENTION
     """Which points stay, as ``thinning.py`` reads it."""
     bandwidth: int = 0
     """Bytes per second for the first copy and for catching up; 0 for no limit."""
@@ -163,4 +172,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     points: int = 0
     bytes_sent: int = 0
     """Since the agent was started: by copies and for catching up, without what the mirror sends."""
+    bytes_compared: int = 0
+    """Since the agent was started: where the replica may have had most already."""
+    paused_seconds: float = 0.0
+    """For how long the guest stood still when mirroring was begun last."""
     tenure: Tenure | None = None

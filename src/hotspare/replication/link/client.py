@@ -95,17 +95,17 @@ class Client:
         try:
             return self._ask_once(head, body, deadline)
         except (ConnectionError, ssl.SSLError) as error:
-            self._hang_up()
+            self._drop()
             if not reused:
                 raise self._explained(error) from error
         except (OSError, LinkProtocolError) as error:
-            self._hang_up()
+            self._drop()
             raise self._explained(error) from error
         # The connection may have been stale: the other agent was started anew since.
         try:
             return self._ask_once(head, body, deadline)
         except (OSError, LinkProtocolError) as error:
-            self._hang_up()
+            self._drop()
             raise self._explained(error) from error
 
     def _ask_once(self, head: bytes, body: Buffer, deadline: float) -> tuple[Answer, bytes]:
@@ -135,16 +135,22 @@ class Client:
             hint="See whether its agent runs (hotspare replica agent) and can be reached",
         )
 
-    def _hang_up(self) -> None:
+    def _drop(self) -> None:
         connection, self._socket = self._socket, None
         if connection is not None:
             with suppress(OSError):
                 connection.close()
 
+    def hang_up(self) -> None:
+        """Break the connection, also while a call waits for its answer."""
+        if (connection := self._socket) is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the connection; the next call makes another."""
         with self._lock:
-            self._hang_up()
+            self._drop()
 
     def __enter__(self) -> Self:
         return self

@@ -51,12 +51,12 @@ class Mirror:
     def _name(self, disk: str) -> str:
         return f"{self._prefix}{disk}"
 
-    def start(self, target: MirrorTarget) -> None:
-        """Mirror all that is written from now on; what is there already has to be on the target.
+    def connect(self, target: MirrorTarget) -> None:
+        """Let QEMU connect to the target, for ``start``. It must be known to answer: QEMU waits for it.
 
         Raises:
-            SourceLost: the machine does not run, or the target does not answer.
-            HotspareError: QEMU refuses, for instance while a backup of the machine runs.
+            SourceLost: the machine does not run.
+            HotspareError: the target does not answer, or does not trust us.
         """
         self._forget()
         try:
@@ -70,6 +70,19 @@ class Mirror:
             )
             for disk in self._nodes:
                 self._connect(disk, target)
+        except BaseException:
+            with suppress(HotspareError):
+                self._forget()
+            raise
+
+    def start(self) -> None:
+        """Mirror all that is written from now on; what is there already has to be on the target.
+
+        Raises:
+            SourceLost: the machine does not run.
+            HotspareError: QEMU refuses, for instance while a backup of the machine runs.
+        """
+        try:
             for disk, node in self._nodes.items():
                 self._monitor.ask(
                     "blockdev-mirror",
@@ -108,9 +121,25 @@ class Mirror:
             job = jobs.get(self._name(disk))
             if job is None:
                 return f"{disk} is not mirrored"
-            if job["status"] != "ready" or not job.get("actively-synced", False):
-                return f"{disk} is {job['status']}: {job.get('error', 'writes to the standby failed')}"
+            # Only newer QEMU says whether it is in sync; all end a mirror of ours whose target has failed.
+            if job["status"] != "ready" or not job.get("actively-synced", True):
+                return f"the mirror of {disk} has ended: {job.get('error', 'a write to the standby failed')}"
         return None
+
+    def waiting(self) -> dict[str, int]:
+        """Give, for each disk with writes on their way to the standby, how many bytes have arrived so far."""
+        jobs = self._monitor.jobs(self._prefix)
+        return {
+            disk: job["offset"]
+            for disk in self._nodes
+            if (job := jobs.get(self._name(disk))) is not None and job.get("len", 0) > job.get("offset", 0)
+        }
+
+    def leads_to(self, exports: Mapping[str, str]) -> bool:
+        """Whether the mirrors go to these exports."""
+        nodes = self._monitor.nodes()
+        files = {disk: str(nodes.get(self._name(disk), {}).get("file", "")) for disk in self._nodes}
+        return all(exports.get(disk, "?") in file for disk, file in files.items())
 
     def is_there(self) -> bool:
         """Whether there is any mirror of ours, in whatever state."""

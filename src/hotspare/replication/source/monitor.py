@@ -57,17 +57,17 @@ class Monitor:
         """
         with explained(f"The disks of {self.name} cannot be looked at"):
             definition = ET.fromstring(self.domain.XMLDesc(0))  # noqa: S314 - libvirt's own XML
-        aliases = {}
-        for element in definition.iterfind("devices/disk"):
-            target, alias = element.find("target"), element.find("alias")
-            if target is not None and alias is not None:
-                aliases[target.get("dev", "")] = alias.get("name", "")
+        nodes = self.nodes()
         found = {}
-        for device in self.ask("query-block"):
-            parts = device.get("qdev", "").split("/")
-            for disk in disks:
-                if "inserted" in device and aliases.get(disk) in parts:
-                    found[disk] = device["inserted"]["node-name"]
+        for element in definition.iterfind("devices/disk"):
+            target, source = element.find("target"), element.find("source")
+            if target is None or source is None or target.get("dev") not in disks:
+                continue
+            # Newer libvirt has no node of its own for the format of a raw image.
+            for kind in ("format", "storage"):
+                if (name := f"libvirt-{source.get('index')}-{kind}") in nodes:
+                    found[target.get("dev", "")] = name
+                    break
         if missing := set(disks) - set(found):
             raise SourceLost(f"QEMU of {self.name} has no disk {', '.join(sorted(missing))}")
         return found

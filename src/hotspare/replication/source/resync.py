@@ -7,7 +7,7 @@ The guest never waits for the network in this, but for that one moment, which is
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from hotspare.block.nbd.client import NbdClient
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, SourceLost
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.compare.bring_alike import CompareCounts, bring_alike
 from hotspare.replication.model import Phase
 from hotspare.replication.source.live_disks import LiveDisks, live_disks
 from hotspare.replication.source.mirror import Mirror, MirrorTarget
@@ -35,6 +36,8 @@ _LITTLE = 4 * MIB
 _PASSES = 30
 _PAUSE_SECONDS = 2.0
 """The longest time that the guest may stand still."""
+_DISK_SECONDS = 10.0
+"""How long the standby may take for one request, while the guest runs."""
 _PIECE = 256 * KIB
 
 
@@ -47,6 +50,8 @@ class Progress:
     to_do: dict[str, int] = field(default_factory=dict)
     sent: int = 0
     """Bytes since the beginning, over all passes."""
+    compared: int = 0
+    """Bytes that were compared with the replica's, likewise."""
     paused_seconds: float = 0.0
 
 
@@ -142,10 +147,12 @@ class CatchUp:
         with self._live(None) as disks:
             for disk in self._line.nodes:
                 with closing(disks.open(disk)) as source, closing(self._open(disk)) as target:
-                    extents: Iterable[Extent] = source.extents(0, source.size)
                     if disk in blank:
-                        extents = (extent for extent in extents if extent.kind is ExtentKind.DATA)
-                    self._send(disk, source, target, list(extents))
+                        extents = source.extents(0, source.size)
+                        data = [extent for extent in extents if extent.kind is ExtentKind.DATA]
+                        self._send(disk, source, target, data)
+                    else:
+                        self._compare(disk, source, target)
         self._line.standby.advance(serial, whole=False)
         return serial
 
@@ -170,6 +177,21 @@ class CatchUp:
             hint="Raise the bandwidth, or protect it in interval mode",
         )
 
+    def _compare(self, disk: str, source: BlockReader, target: BlockWriter) -> None:
+        """Send what differs; blocks that change meanwhile are marked, and sent again."""
+        self._progress.done[disk], self._progress.to_do[disk] = 0, source.size
+        compared, sent = self._progress.compared, self._progress.sent
+
+        def note(counts: CompareCounts) -> None:
+            if self._bucket is not None:
+                self._cancellation.pause(self._bucket.charge(sent + counts.sent - self._progress.sent))
+            self._progress.done[disk] = counts.compared
+            self._progress.compared = compared + counts.compared
+            self._progress.sent = sent + counts.sent
+
+        with closing(self._line.standby.hasher(disk)) as theirs:
+            bring_alike(source, target, theirs, on_progress=note, cancellation=self._cancellation)
+
     def _send(self, disk: str, source: BlockReader, target: BlockWriter, extents: list[Extent]) -> None:
         self._progress.done[disk] = 0
         self._progress.to_do[disk] = sum(extent.length for extent in extents)
@@ -189,7 +211,11 @@ class CatchUp:
         line = self._line
         with ExitStack() as stack:
             # What takes time is done before.
-            targets = {disk: stack.enter_context(closing(self._open(disk))) for disk in line.nodes}
+            targets = {
+                disk: stack.enter_context(closing(self._open(disk, timeout=_PAUSE_SECONDS)))
+                for disk in line.nodes
+            }
+            line.mirror.connect(target)
             with paused(line.monitor.domain, line.uri):
                 began = time.monotonic()
                 serial = line.tracking.begin(instead_of=base)
@@ -197,7 +223,7 @@ class CatchUp:
                     for disk, writer in targets.items():
                         with closing(disks.open(disk)) as source:
                             self._send_last(disks, source, writer, began + _PAUSE_SECONDS)
-                line.mirror.start(target)
+                line.mirror.start()
             self._progress.paused_seconds = time.monotonic() - began
         try:
             line.standby.advance(serial, whole=True)
@@ -226,5 +252,5 @@ class CatchUp:
         line = self._line
         return live_disks(line.monitor, line.protection, line.nodes, line.folder, serial)
 
-    def _open(self, disk: str) -> NbdClient:
-        return self._line.standby.open(self._prepared.exports, disk)
+    def _open(self, disk: str, timeout: float = _DISK_SECONDS) -> NbdClient:
+        return self._line.standby.open(self._prepared.exports, disk, timeout)

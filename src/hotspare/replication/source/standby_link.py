@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.tls import Tls
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.interval.remote import RemoteHasher
 from hotspare.replication.link.client import PeerClient
 from hotspare.replication.link.tls import Identity
 from hotspare.replication.model import DiskSize, Protection, Tenure
@@ -29,10 +30,8 @@ from hotspare.replication.standby.service import (
     RemovePoints,
 )
 
-_PULSE_SECONDS = 1.0
 _POINT_SECONDS = 60.0
 _REMOVE_SECONDS = 3600.0
-_DISK_SECONDS = 10.0
 
 
 class StandbyLink:
@@ -54,10 +53,10 @@ class StandbyLink:
         asked = Prepare(protection=self._protection, tenure=self.tenure, disks=sizes)
         return self._calls.call(PREPARE, asked)
 
-    def pulse(self) -> Pulse:
-        """Ask how the replica is; answers at once or not at all."""
+    def pulse(self, seconds: float) -> Pulse:
+        """Ask how the replica is, and give up after so long."""
         asked = Ask(protection=self._protection.id, tenure=self.tenure)
-        return self._pulses.call(PULSE, asked, timeout=_PULSE_SECONDS)
+        return self._pulses.call(PULSE, asked, timeout=seconds)
 
     def begin(self, point: ReplicaPoint | None) -> None:
         """Say that writes come which are no whole machine; what is whole now is kept as a point."""
@@ -87,12 +86,21 @@ class StandbyLink:
         """Have the replica removed, with all points."""
         self._slow.call(FORGET, Named(protection=self._protection.id), timeout=_POINT_SECONDS)
 
-    def open(self, exports: Exports, disk: str) -> NbdClient:
+    def open(self, exports: Exports, disk: str, timeout: float) -> NbdClient:
         """Open a disk of the replica for writing."""
         tls = Tls(self._identity.client_context(self.peer.id), self.peer.id)
-        return NbdClient.connect(
-            (self.peer.address, exports.port), exports.names[disk], tls=tls, timeout=_DISK_SECONDS
-        )
+        place = (self.peer.address, exports.port)
+        return NbdClient.connect(place, exports.names[disk], tls=tls, timeout=timeout)
+
+    def hasher(self, disk: str) -> RemoteHasher:
+        """Have a disk of the replica hashed over there, to be compared."""
+        asked = {"protection": self._protection.id, "tenure": self.tenure}
+        return RemoteHasher(self._identity, self.peer, asked, disk)  # type: ignore[arg-type]
+
+    def hang_up(self) -> None:
+        """Break all connections, also in the midst of a call; the next calls make others."""
+        for client in (self._calls, self._pulses, self._slow):
+            client.hang_up()
 
     def close(self) -> None:
         """Hang up."""

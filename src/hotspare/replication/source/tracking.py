@@ -6,6 +6,7 @@ what it has, with all that these bitmaps mark, is the machine as it is now.
 
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from hotspare.replication.source.monitor import Monitor
 
@@ -39,25 +40,45 @@ class Tracking:
     def begin(self, instead_of: str | None = None) -> str:
         """Begin to note changes of all disks in one instant, and give the serial.
 
+        QEMU waits until all writes under way are done: never while mirrors run.
+
         Args:
             instead_of: a serial that notes nothing more from the same instant on.
         """
         serial = uuid.uuid4().hex[:12]
-        actions = []
-        for node in self._nodes.values():
-            arguments = {
-                "node": node,
-                "name": bitmap_name(self._protection, serial),
-                "granularity": _GRANULARITY,
-                # Raw images cannot keep it; then a stop of the machine costs a comparison.
-                "persistent": self._monitor.nodes()[node]["drv"] == "qcow2",
-            }
-            actions.append({"type": "block-dirty-bitmap-add", "data": arguments})
-            if instead_of is not None:
+        actions: list[dict[str, object]] = [
+            {"type": "block-dirty-bitmap-add", "data": addition} for addition in self._additions(serial)
+        ]
+        if instead_of is not None:
+            for node in self._nodes.values():
                 old = {"node": node, "name": bitmap_name(self._protection, instead_of)}
                 actions.append({"type": "block-dirty-bitmap-disable", "data": old})
         self._monitor.ask("transaction", actions=actions)
         return serial
+
+    def begin_beside(self) -> str:
+        """Begin to note changes, of each disk in an instant of its own, and give the serial.
+
+        Unlike ``begin`` it never waits for writes that are under way, of which some may not be noted: it is
+        safe while mirrors run, whose standby may just have gone silent.
+        """
+        serial = uuid.uuid4().hex[:12]
+        for addition in self._additions(serial):
+            self._monitor.ask("block-dirty-bitmap-add", **addition)
+        return serial
+
+    def _additions(self, serial: str) -> list[dict[str, object]]:
+        nodes = self._monitor.nodes()
+        return [
+            {
+                "node": node,
+                "name": bitmap_name(self._protection, serial),
+                "granularity": _GRANULARITY,
+                # Raw images cannot keep it; then a stop of the machine costs a comparison.
+                "persistent": nodes[node]["drv"] == "qcow2",
+            }
+            for node in self._nodes.values()
+        ]
 
     def usable(self) -> set[str]:
         """Give the serials whose bitmaps are there on all disks and sound, noting or not."""
@@ -93,7 +114,7 @@ class Tracking:
         bitmaps = self._bitmaps().values()
         return all(one.get(serial, {}).get("recording", False) for one in bitmaps)
 
-    def _bitmaps(self) -> dict[str, dict[str, dict[str, object]]]:
+    def _bitmaps(self) -> dict[str, dict[str, dict[str, Any]]]:
         prefix = _prefix(self._protection)
         nodes = self._monitor.nodes()
         return {

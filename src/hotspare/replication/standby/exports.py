@@ -12,7 +12,7 @@ from hotspare.replication.standby.chain import node_name
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
 if TYPE_CHECKING:
-    from hotspare.replication.standby.replica import ReplicaState
+    from hotspare.replication.standby.state import ReplicaState
 
 _CREDENTIALS = "tls"
 _CLOSE_SECONDS = 10.0

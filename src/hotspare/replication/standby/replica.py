@@ -9,6 +9,7 @@ from typing import Self
 import msgspec
 
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PointNotFound
+from hotspare.platforms.replica.holds import held_points, only_one
 from hotspare.platforms.replica.record import (
     RECORD,
     ReplicaPoint,
@@ -358,13 +359,14 @@ class Replica:
             raise
 
     def remove_points(self, ids: Collection[str]) -> None:
-        """Forget points and give back the space of what only they needed; pinned ones stay.
+        """Forget points and give back the space of what only they needed; those in use stay.
 
         Giving back space may take long. Whatever else is asked of the replica meanwhile goes first, and what
         is left then is given back with the next call.
         """
-        with self.turn:
-            kept = [p for p in self._record.points if p.id not in ids or p.id in self._state.pinned]
+        with self.turn, only_one(self.folder):
+            needed = {*self._state.pinned, *held_points(self.folder)}
+            kept = [p for p in self._record.points if p.id not in ids or p.id in needed]
             if len(kept) != len(self._record.points):
                 # First they are no points any more: merging makes them unusable halfway.
                 self.write_points(kept)

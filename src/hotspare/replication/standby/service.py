@@ -7,7 +7,7 @@ import msgspec
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.link.server import Caller
-from hotspare.replication.link.wire import NOTHING, Nothing, Verb
+from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
 from hotspare.replication.model import DiskSize, Protection, Tenure
 from hotspare.replication.standby.exports import Exports
 from hotspare.replication.standby.replica import Replica
@@ -16,7 +16,6 @@ from hotspare.replication.standby.space import free_space_problem
 if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
 
-_PEER = frozenset({"peer"})
 _PULSE_SECONDS = 1.0
 
 
@@ -103,13 +102,13 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     protection: str
 
 
-PREPARE = Verb("replica.prepare", Prepare, Prepared, _PEER)
-PULSE = Verb("replica.pulse", Ask, Pulse, _PEER)
-BEGIN = Verb("replica.begin", Begin, Nothing, _PEER)
-ADVANCE = Verb("replica.advance", Advance, Nothing, _PEER)
-MAKE_POINT = Verb("replica.make-point", MakePoint, ReplicaPoint, _PEER)
-REMOVE_POINTS = Verb("replica.remove-points", RemovePoints, PointList, _PEER)
-FORGET = Verb("replica.forget", Named, Nothing, _PEER)
+PREPARE = Verb("replica.prepare", Prepare, Prepared, PEER)
+PULSE = Verb("replica.pulse", Ask, Pulse, PEER)
+BEGIN = Verb("replica.begin", Begin, Nothing, PEER)
+ADVANCE = Verb("replica.advance", Advance, Nothing, PEER)
+MAKE_POINT = Verb("replica.make-point", MakePoint, ReplicaPoint, PEER)
+REMOVE_POINTS = Verb("replica.remove-points", RemovePoints, PointList, PEER)
+FORGET = Verb("replica.forget", Named, Nothing, PEER)
 POINTS = Verb("replica.points", Named, PointList)
 
 
