@@ -20,7 +20,7 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 
-_LOOK_AGAIN = 0.2
+_LOOK_AGAIN = 0.5
 """While it is stopped, seconds after which is looked for a QEMU that somebody has started since."""
 _LOCK_ALL_MEMORY = 3
 _PRIORITY = 50
@@ -85,12 +85,13 @@ class Fence:
     Args:
         uuid: of the machine.
         channel: a bound datagram socket.
+        deadline: until it is told another.
     """
 
-    def __init__(self, uuid: str, channel: socket.socket) -> None:
+    def __init__(self, uuid: str, channel: socket.socket, deadline: float) -> None:
         self._uuid = uuid
         self._channel = channel
-        self._deadline = inf
+        self._deadline = deadline
         self._known: Process | None = None
         self._stopped: dict[int, Process] = {}
         self._closed = False
@@ -161,8 +162,8 @@ class Fence:
 
 
 def main() -> int:
-    """Run as ``python -m hotspare.replication.lease.fence SOCKET UUID``; returns when the fence is up."""
-    path, uuid = sys.argv[1:]
+    """Run as ``python -m hotspare.replication.lease.fence SOCKET UUID DEADLINE``; returns when it is up."""
+    path, uuid, deadline = sys.argv[1:]
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,6 +175,9 @@ def main() -> int:
     if os.fork():
         return 0
     os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # who waits for the end of what we say is not kept waiting
+        os.dup2(nothing, stream)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what ends the agent must not end this
     with suppress(OSError):
@@ -182,7 +186,7 @@ def main() -> int:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mlockall(_LOCK_ALL_MEMORY)
-    Fence(uuid, channel).run()
+    Fence(uuid, channel, float(deadline)).run()
     Path(path).unlink(missing_ok=True)
     return 0
 

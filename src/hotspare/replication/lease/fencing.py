@@ -41,8 +41,11 @@ class Fencing:
         self._number = int.from_bytes(os.urandom(4)) << 20
         self._channel: socket.socket | None = None
 
-    def ensure(self) -> FenceState:
+    def ensure(self, deadline: float) -> FenceState:
         """Start the process unless it runs; one that an earlier agent started keeps its deadline.
+
+        Args:
+            deadline: of one that is started now.
 
         Raises:
             PlatformUnavailable: it does not start.
@@ -56,7 +59,14 @@ class Fencing:
         while True:
             # It goes into the background by itself: no child of ours, it outlives this process.
             started = subprocess.run(
-                [sys.executable, "-m", "hotspare.replication.lease.fence", str(self._path), self._uuid],
+                [
+                    sys.executable,
+                    "-m",
+                    "hotspare.replication.lease.fence",
+                    str(self._path),
+                    self._uuid,
+                    str(deadline),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
