@@ -11,9 +11,11 @@ from hotspare.cli.help import closing
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.replica_state import State, agent_of
-from hotspare.errors import MachineNotFound, PlatformUnavailable, PointNotFound, UsageError
+from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable, PointNotFound, UsageError
+from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.failover.report import Loss, Report
+from hotspare.replication.link.wire import NOTHING
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
@@ -33,6 +35,20 @@ def add_commands(app: App) -> None:
             ],
         ),
         (failback, ["hotspare replica failback web01", "hotspare replica failback web01 --dry-run"]),
+        (
+            rehearse,
+            [
+                "hotspare replica rehearse web01 --check 'systemctl is-active nginx'",
+                "hotspare replica rehearse web01 --point 20261123-0215 -o json",
+            ],
+        ),
+        (
+            policy,
+            [
+                "hotspare replica policy web01 --automatic",
+                "hotspare replica policy web01 --map-network lan=lan2 --after-start /usr/local/bin/move-dns",
+            ],
+        ),
         (reprotect, ["hotspare replica reprotect web01"]),
         (lease, ["hotspare replica lease web01", "hotspare replica lease web01 -o json"]),
     ):
@@ -109,6 +125,146 @@ def failback(
         options: See below.
     """
     failover(machine, planned=True, dry_run=dry_run, timeout=timeout, yes=yes, state=state, options=options)
+
+
+def rehearse(
+    machine: str,
+    *,
+    point: str = "",
+    check: list[str] | None = None,
+    boot_timeout: str = "5m",
+    check_timeout: str = "60s",
+    state: State = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Try a failover while replication goes on. Run it on the standby.
+
+    A copy of a point is started, with network cards that are plugged into nothing but each other. When its
+    guest agent answers, the checks are run inside. Then it is taken down, whatever happened. A rehearsal
+    that fails ends with exit status 1.
+
+    Args:
+        machine: Name or UUID.
+        point: Try this point; the newest if not said.
+        check: Command for the shell inside, which must end with status 0; can be given several times.
+        boot_timeout: How long the guest's agent may take to answer.
+        check_timeout: How long each check may take.
+        state: Folder of this host's agent.
+        options: See below.
+    """
+    asked = service.Rehearse(
+        protection=machine,
+        point=point,
+        checks=tuple(check or ()),
+        boot_seconds=parse_duration(boot_timeout),
+        check_seconds=parse_duration(check_timeout),
+    )
+    with agent_of(state, options) as agent:
+        report = agent.call(service.REHEARSE, asked, timeout=_LONG_SECONDS)
+    if options.output == "json":
+        output.print_document(output.document("rehearsal", **_fields(report)))
+    else:
+        taken = report.point_taken_at
+        output.print_text(
+            f"{report.machine}, as of {output.local_time(taken) if taken else report.point}:"
+            f" {'failed' if report.problem else 'works'}, in {report.seconds:.1f} s."
+        )
+        _tell_report(report)
+    if report.problem:
+        raise HotspareError(
+            f"The rehearsal of {report.machine} failed: {report.problem}",
+            meaning="Replication goes on; the copy was taken down",
+            hint="Look into that before it is needed",
+        )
+
+
+def policy(
+    machine: str,
+    *,
+    automatic: bool | None = None,
+    lease: str | None = None,
+    beat: str | None = None,
+    silence: str | None = None,
+    fence_command: str | None = None,
+    after_start: str | None = None,
+    map_network: list[str] | None = None,
+    address: list[str] | None = None,
+    state: State = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Say what happens when the host of a machine is lost. Run it on the host that runs it.
+
+    What is not named stays as it is. The times of the lease can be changed only while the standby does not
+    take over by itself: leases that are counted differently do not exclude each other.
+
+    Args:
+        machine: Name or UUID.
+        automatic: The standby takes over by itself; needs a witness (hotspare replica create --witness).
+        lease: How long a renewal is good for; 10s if never said.
+        beat: Time between two renewals; 1s if never said.
+        silence: After this long without an answer a host counts as gone; 5s if never said.
+        fence_command: Run by the standby before it takes over; status 0 says that the source is surely off.
+        after_start: Run by the standby once the machine is up there: DNS, say.
+        map_network: Network or bridge there for the one here: lan=lan2; can be given several times.
+        address: Inside the guest there: MAC=10.0.0.5/24 or MAC=10.0.0.5/24,10.0.0.1; several times.
+        state: Folder of this host's agent.
+        options: See below.
+    """
+    with agent_of(state, options) as agent:
+        statuses = agent.call(protections.STATUS, NOTHING)
+        names = [(one.protection.machine, one.protection.machine_id, one.protection.id) for one in statuses]
+        found = [one.protection for one, known in zip(statuses, names, strict=True) if machine in known]
+        if len(found) != 1:
+            raise MachineNotFound(
+                f"{len(found) or 'No'} protections on this host are of a machine {machine!r}"
+            )
+        protection = found[0]
+        if automatic and not protection.witness:
+            raise UsageError(
+                f"{machine} has no witness, so nobody can tell a lost host from a lost network",
+                meaning="Nothing was changed",
+                hint="Protect it again with --witness",
+            )
+        times = {"lease": lease, "beat": beat, "silence": silence}
+        terms = {name: parse_duration(text) for name, text in times.items() if text is not None}
+        if terms and protection.failover.automatic:
+            raise UsageError(
+                "The times of a lease cannot be changed while the standby takes over by itself",
+                meaning="Nothing was changed",
+                hint="First use --no-automatic, then name the times, then --automatic",
+            )
+        before = protection.failover
+        now = msgspec.structs.replace(
+            before,
+            automatic=before.automatic if automatic is None else automatic,
+            terms=msgspec.structs.replace(before.terms, **terms),
+            fence_command=before.fence_command if fence_command is None else fence_command,
+            after_start=before.after_start if after_start is None else after_start,
+            network_map=dict(_pairs(map_network)) if map_network is not None else before.network_map,
+            addresses={mac: text.replace(",", " via ") for mac, text in _pairs(address)}
+            if address is not None
+            else before.addresses,
+        )
+        agent.call(
+            protections.CHANGE,
+            protections.Change(protection=msgspec.structs.replace(protection, failover=now)),
+        )
+    if options.output == "json":
+        output.print_document(output.document("failover-policy", **msgspec.to_builtins(now)))
+    else:
+        output.print_text(
+            f"{machine}: its standby {'takes over by itself' if now.automatic else 'waits for your word'}."
+        )
+
+
+def _pairs(texts: list[str] | None) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise UsageError(f"{text!r} is not of the form NAME=VALUE", meaning="Nothing was changed")
+        pairs.append((name, value))
+    return pairs
 
 
 def reprotect(machine: str, *, state: State = None, options: Options = DEFAULTS) -> None:

@@ -164,13 +164,20 @@ class Keeping:
     def _make(self, protection: Protection) -> LeaseKeeper:
         identity, terms = self._agent.identity, protection.failover.terms
         lease = self._leases.begin(protection.id, protection.source, protection.standby, terms)
+        lease.count_by(terms)
         voters = [protection.witness] if protection.witness else []
         voters.append(other_host(self._agent, protection))
         lines = {name: PeerLine(self._agent.client(name), protection) for name in voters}
-        fencing = None
-        if protection.witness and protection.failover.automatic:
-            fencing = Fencing(self._agent.state / "fences", protection.id, protection.machine_id)
-        return LeaseKeeper(identity.id, lease, lines, fencing, ThisHost(self._agent, protection))
+        fencing = self._fencing(protection)
+        automatic = protection.witness and protection.failover.automatic
+        if not automatic:
+            fencing.quit()  # of an earlier policy
+        return LeaseKeeper(
+            identity.id, lease, lines, fencing if automatic else None, ThisHost(self._agent, protection)
+        )
+
+    def _fencing(self, protection: Protection) -> Fencing:
+        return Fencing(self._agent.state / "fences", protection.id, protection.machine_id)
 
     def _look_after(self) -> None:
         while not self._closed.wait(_LOOK_SECONDS):
@@ -183,8 +190,9 @@ class Keeping:
     def _drop_all_but(self, names: Collection[str]) -> None:
         with self._turn:
             for name in set(self._keepers) - set(names):
-                _, keeper = self._keepers.pop(name)
+                protection, keeper = self._keepers.pop(name)
                 keeper.close()
+                self._fencing(protection).quit()
                 self._leases.forget(name)
 
 

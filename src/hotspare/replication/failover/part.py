@@ -1,10 +1,12 @@
 """The part of an agent that keeps leases and does failovers. A witness has only the first of it."""
 
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hotspare.replication.failover.keeping import Keeping
+from hotspare.replication.failover.rehearsal import sweep
 from hotspare.replication.failover.service import register_failover
 from hotspare.replication.failover.takeover import TENURE
 from hotspare.replication.lease.leases import Leases
@@ -23,6 +25,7 @@ def register(agent: "Agent") -> None:
     agent.closing.append(keeping.close)
     register_failover(agent, keeping)
     keeping.start()
+    threading.Thread(target=sweep, args=(agent,), name="sweep", daemon=True).start()
 
 
 def _tenure_of(agent: "Agent", protection: Protection) -> Tenure:

@@ -9,6 +9,7 @@ import msgspec
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, UsageError
 from hotspare.replication.failover.keeping import Keeping, other_host
 from hotspare.replication.failover.planned import hand_over
+from hotspare.replication.failover.rehearsal import rehearse
 from hotspare.replication.failover.report import Loss, Report, new_report
 from hotspare.replication.failover.reprotect import become_standby, turned
 from hotspare.replication.failover.takeover import Request, ask_for, read_report
@@ -49,6 +50,16 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     protection: str
 
 
+class Rehearse(msgspec.Struct, frozen=True, kw_only=True):
+    """Try a failover, see ``rehearsal.rehearse``."""
+
+    protection: str
+    point: str = ""
+    checks: tuple[str, ...] = ()
+    boot_seconds: float = 300.0
+    check_seconds: float = 60.0
+
+
 class HandOver(msgspec.Struct, frozen=True, kw_only=True):
     """Shut a machine down and give it to the standby."""
 
@@ -84,6 +95,7 @@ class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 FAILOVER = Verb("failover.failover", Failover, Report, _LOCAL)
 HAND_OVER = Verb("failover.hand-over", HandOver, Report, _PEER)
+REHEARSE = Verb("failover.rehearse", Rehearse, Report, _LOCAL)
 REPROTECT = Verb("failover.reprotect", Named, Protection, _LOCAL)
 BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, _PEER)
 LEASE_STATUS = Verb("failover.status", Named, LeaseStatus)
@@ -94,6 +106,7 @@ def register_failover(agent: "Agent", keeping: Keeping) -> None:
     service = _Service(agent, keeping)
     agent.services.register(FAILOVER, service.failover)
     agent.services.register(HAND_OVER, service.hand_over)
+    agent.services.register(REHEARSE, service.rehearse)
     agent.services.register(REPROTECT, service.reprotect)
     agent.services.register(BECOME_STANDBY, service.become_standby)
     agent.services.register(LEASE_STATUS, service.status)
@@ -126,6 +139,23 @@ class _Service:
             raise UsageError("Only the standby of a machine can ask for it", meaning="Nothing was done")
         keeper = self._keeping.keeper_for(protection)
         return hand_over(self._agent, protection, keeper, asked.shutdown_seconds)
+
+    def rehearse(self, _caller: Caller, asked: Rehearse, _body: bytes) -> Report:
+        protection = self._agent.protection(asked.protection)
+        if protection.standby != self._agent.identity.id:
+            raise UsageError(
+                f"The replica of {protection.machine} is not on this host",
+                meaning="Nothing was done",
+                hint="Run this on the standby",
+            )
+        return rehearse(
+            self._agent,
+            protection,
+            asked.point,
+            asked.checks,
+            boot_seconds=asked.boot_seconds,
+            check_seconds=asked.check_seconds,
+        )
 
     def reprotect(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
         protection, me = self._agent.protection(asked.protection), self._agent.identity.id

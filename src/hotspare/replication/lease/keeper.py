@@ -339,7 +339,7 @@ class LeaseKeeper:
 
     def _say(self, name: str, line: Line, message: Renew | Take) -> None:
         timeout = max(self._terms.beat, 0.5)
-        if name not in self._lease.kept.known_to and self._holder is not None and self._holder.epoch == 1:
+        if name not in self._lease.kept.known_to and self._holder is not None:
             line.begin(timeout)
             with self._lease.turn:
                 self._lease.change(known_to=(*self._lease.kept.known_to, name))
