@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
-from hotspare.cli import output
+from hotspare.cli import output, replica_plain
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
@@ -344,3 +344,6 @@ def points(machine: str, *, state: State = None, options: Options = DEFAULTS) ->
         for one in found
     ]
     output.print_table(("POINT", "TAKEN", "CONSISTENCY", "DISKS"), rows)
+
+
+replica_plain.add_commands(app)

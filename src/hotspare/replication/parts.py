@@ -8,6 +8,7 @@ from hotspare.replication.failover import part as failover
 from hotspare.replication.interval import service as interval
 from hotspare.replication.interval.runner import IntervalRunner
 from hotspare.replication.model import Mode
+from hotspare.replication.plain import service as plain
 from hotspare.replication.source.sync import SyncRunner
 from hotspare.replication.standby import service
 
@@ -16,6 +17,7 @@ PARTS: Sequence[Part] = (
     protections.register,
     service.register,
     interval.register,
+    plain.register,
     failover.register,
 )
 RUNNERS: Mapping[Mode, RunnerFactory] = {Mode.SYNC: SyncRunner, Mode.INTERVAL: IntervalRunner}

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from hotspare.cancellation import Cancellation
-from hotspare.errors import HotspareError, MachineNotFound, SourceLost, UsageError
+from hotspare.errors import HotspareError, MachineNotFound, PointNotFound, SourceLost, UsageError
 from hotspare.platforms.choice import with_chosen_disks
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import (
@@ -88,8 +88,8 @@ class ReplicaPlatform:
     def _replicas(self) -> list[tuple[Path, ReplicaRecord]]:
         return [(folder, read_record(folder)) for folder in self._folders()]
 
-    def _describe(self, record: ReplicaRecord) -> Machine:
-        point = record.points[-1]
+    def _describe(self, record: ReplicaRecord, point: ReplicaPoint | None = None) -> Machine:
+        point = point or record.points[-1]
         here = {disk.name for disk in point.disks}
         return msgspec.structs.replace(
             point.machine,
@@ -137,10 +137,40 @@ class ReplicaPlatform:
         finally:
             snapshot.release()
 
+    @contextmanager
+    def open_point(self, name: str, point: str = "") -> Iterator[ReplicaSnapshot]:
+        """Open one point of the replica of that name or id, in full; the newest when none is named.
+
+        Args:
+            name: of the machine.
+            point: beginning of the point's id.
+
+        Raises:
+            MachineNotFound: there is no such replica.
+            PointNotFound: it has no such point, or several.
+        """
+        folder, _ = self._find(name)
+        with only_one(folder):
+            record = read_record(folder)
+            found = [one for one in record.points if one.id.startswith(point)]
+            if not found or (point and len(found) > 1):
+                raise PointNotFound(
+                    f"The replica of {record.machine_name} has {len(found) or 'no'} points {point!r}",
+                    meaning="Nothing was done",
+                    hint=f"See: hotspare replica points {record.machine_name}",
+                )
+            hold = hold_for_reading(folder, found[-1].id)
+        request = SnapshotRequest(point_id="", repository_id="", since={})
+        snapshot = self._open(folder, record, found[-1], request, hold)
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
+
     def _open(
         self, folder: Path, record: ReplicaRecord, point: ReplicaPoint, request: SnapshotRequest, hold: int
     ) -> ReplicaSnapshot:
-        chosen = with_chosen_disks(self._describe(record), request.disks)
+        chosen = with_chosen_disks(self._describe(record, point), request.disks)
         if not chosen.disks:
             os.close(hold)
             raise UsageError(

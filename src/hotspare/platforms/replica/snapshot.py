@@ -112,6 +112,11 @@ class ReplicaSnapshot:
         self._layers[name] = chain.index(below[0])
         return None
 
+    @property
+    def point_id(self) -> str:
+        """Which point it is."""
+        return self._point.id
+
     def changed(self, disk: str) -> Iterator[Extent]:
         """Yield the whole disk, or what lies in images above that of the last restore point's."""
         with closing(self.reader(disk)) as client:

@@ -24,20 +24,21 @@ from hotspare.platforms.platform import (
     Consistency,
     DiskChoice,
     Machine,
-    Platform,
     Snapshot,
     SnapshotDisk,
     SnapshotRequest,
 )
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.compare.bring_alike import CompareCounts, bring_alike
-from hotspare.replication.interval.standby import Standby
+from hotspare.replication.interval.standby import Source, Standby
 from hotspare.repository.point import new_point_id
 from hotspare.units import MIB
 
 _FEW = 1024
 """So many changed ranges are copied one after the other, without threads and further connections."""
 _PIECE = 1 * MIB
+_CHECK_SECONDS = 0.5
+"""Between two looks at the snapshot's health."""
 _ASK_AGAIN_SECONDS = 10.0
 """How long the standby is asked whether a point was made, when its answer was lost."""
 
@@ -58,7 +59,7 @@ class CycleRequest:
 
 
 def ship_cycle(
-    platform: Platform,
+    platform: Source,
     standby: Standby,
     request: CycleRequest,
     listener: events.Listener,
@@ -205,6 +206,7 @@ class _Counted:
     disk: str
     processed: int = 0
     sent: int = 0
+    checked: float = 0.0
 
     def note(self, piece: Extent) -> None:
         sent = piece.length if piece.kind is ExtentKind.DATA else 0
@@ -212,7 +214,11 @@ class _Counted:
 
     def report(self, processed: int, sent: int) -> None:
         self.processed, self.sent = processed, sent
-        self.cycle.check()
+        self.cycle.cancellation.check()
+        now = time.monotonic()
+        if now - self.checked > _CHECK_SECONDS:
+            self.checked = now
+            self.cycle.snapshot.check()
         machine = self.cycle.snapshot.machine.name
         self.cycle.listener(events.Progress(machine, self.disk, processed, sent))
 

@@ -10,7 +10,9 @@ from hotspare.cancellation import Cancellation
 from hotspare.platforms.registry import open_platform
 from hotspare.replication.interval.remote import RemoteStandby
 from hotspare.replication.interval.shipping import SHORTEST_INTERVAL, Shipping, ShippingPlan
-from hotspare.replication.model import DiskStatus, Lag, Phase, Protection, Status, Tenure
+from hotspare.replication.interval.standby import Source
+from hotspare.replication.model import DiskStatus, Lag, Phase, Protection, Status
+from hotspare.replication.plain.source import SCHEME, PlainSource
 from hotspare.thinning import parse_thinning
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class IntervalRunner:
         )
         self._shipping = Shipping(
             plan,
-            open_platform=lambda: open_platform(protection.platform),
+            open_platform=lambda: _open_source(protection.platform),
             open_standby=self._standby,
             listener=self._note,
             may_ship=self._may_ship,
@@ -67,7 +69,7 @@ class IntervalRunner:
 
     def _standby(self) -> RemoteStandby:
         identity, protection = self._agent.identity, self._protection
-        tenure = Tenure(epoch=1, holder=identity.id)
+        tenure = self._agent.tenure_of(protection)
         return RemoteStandby(identity, identity.peer(protection.standby), protection, tenure)
 
     def _note(self, event: events.Event) -> None:
@@ -112,7 +114,7 @@ class IntervalRunner:
             newest_point=state.newest or "",
             points=state.points,
             bytes_sent=state.bytes_sent,
-            tenure=Tenure(epoch=1, holder=self._agent.identity.id),
+            tenure=self._agent.tenure_of(self._protection),
         )
 
     def _phase(self, now: datetime) -> tuple[Phase, float, str]:
@@ -129,3 +131,7 @@ class IntervalRunner:
             return Phase.DEGRADED, since, "the standby is further behind than the interval promises"
         full = "; ".join(state.full_because)
         return Phase.PROTECTED, self._began, f"sent in full: {full}" if full else ""
+
+
+def _open_source(uri: str) -> Source:
+    return PlainSource.of_uri(uri) if uri.startswith(f"{SCHEME}:") else open_platform(uri)

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from hotspare import events
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted
-from hotspare.platforms.platform import Consistency, DiskChoice, Machine, Platform
+from hotspare.platforms.platform import Consistency, DiskChoice, Machine
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval.cycle import CycleRequest, ship_cycle
-from hotspare.replication.interval.standby import Standby
+from hotspare.replication.interval.standby import Source, Standby
 from hotspare.thinning import Thinning, parse_thinning
 from hotspare.units import format_duration
 
@@ -80,7 +80,7 @@ class ShippingStatus:
 class _Line:
     """What is kept open from cycle to cycle."""
 
-    platform: Platform
+    platform: Source
     standby: Standby
     machine: Machine
     points: list[ReplicaPoint]
@@ -96,7 +96,7 @@ class Shipping:
     """Ships one machine until ``run`` is cancelled. ``status`` may be looked at by any thread."""
 
     plan: ShippingPlan
-    open_platform: Callable[[], Platform]
+    open_platform: Callable[[], Source]
     open_standby: Callable[[], Standby]
     """Both are called by the thread that runs, and again after a failure."""
     listener: events.Listener = events.ignore

@@ -1,11 +1,32 @@
-"""The standby's replica of one machine, as the one who ships into it sees it."""
+"""What is shipped from, and the standby's replica that is shipped into."""
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hotspare.block.device import BlockDisk
+from hotspare.cancellation import Cancellation
+from hotspare.platforms.platform import Machine, Snapshot, SnapshotRequest
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.compare.digests import RangeHasher
+
+
+class Source(Protocol):
+    """Where machines are shipped from: a ``Platform``, or a bare file (``replication/plain``)."""
+
+    def inspect(self, name: str) -> Machine:
+        """Describe a machine. Raises ``MachineNotFound``."""
+        ...
+
+    def open_snapshot(
+        self, machine: Machine, request: SnapshotRequest, cancellation: Cancellation
+    ) -> AbstractContextManager[Snapshot]:
+        """Freeze it for an instant; see ``Platform``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; a second call does nothing."""
+        ...
 
 
 class Standby(Protocol):
