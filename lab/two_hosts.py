@@ -57,6 +57,7 @@ class Host(LibvirtHost):
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._connection: libvirt.virConnect | None = None
+        self._programs: list[subprocess.Popen[bytes]] = []
         self._prepare()
 
     def outside(self, path: str | Path) -> Path:
@@ -149,6 +150,9 @@ class Host(LibvirtHost):
             os.kill(self._pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        for program in self._programs:
+            program.wait()
+        self._programs.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(libvirt.libvirtError):
@@ -194,7 +198,7 @@ class Host(LibvirtHost):
         The process that is given is one that waits for it: send signals with ``signal_program``.
         """
         with log.open("ab") as output:
-            return subprocess.Popen(
+            program = subprocess.Popen(
                 self.command(*words),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -202,6 +206,8 @@ class Host(LibvirtHost):
                 env={**os.environ, **(environment or {})},
                 process_group=0,
             )
+        self._programs.append(program)
+        return program
 
     def signal_program(self, program: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send a signal to a program that ``popen`` started."""

@@ -27,6 +27,8 @@ class Merger:
     def __init__(self, replica: "Replica") -> None:
         self._replica = replica
         self._job = ""
+        self._work = ("", "")
+        """Disk and image that the job is about."""
 
     def merge(self) -> None:
         """Merge what can be; ends early when somebody else needs the replica, or is merging.
@@ -44,6 +46,7 @@ class Merger:
                 return False
             chain, layer = found
             job = self._job = begin_merge(self._replica.daemon(), chain, layer)
+            self._work = (chain.name, layer)
         while True:
             time.sleep(_POLL_SECONDS)
             with self._replica.turn:
@@ -64,11 +67,13 @@ class Merger:
     def interrupt(self, daemon: StorageDaemon) -> None:
         """Stop merging; the caller holds the replica. What is half merged is merged again later."""
         job, self._job = self._job, ""
-        if job:
-            with suppress(HotspareError):  # it has ended, one way or the other
-                daemon.ask("job-cancel", id=job)
-            with suppress(HotspareError):
-                daemon.finish_job(job)
+        if not job:
+            return
+        with suppress(HotspareError):  # it has just ended
+            daemon.ask("job-cancel", id=job)
+        with suppress(HotspareError):  # an error says that it was cancelled
+            daemon.finish_job(job)
+            self.note(*self._work)
 
     def _find(self) -> tuple[Chain, str] | None:
         """Find an image that can be merged into the one below, which no point shows; never the top."""

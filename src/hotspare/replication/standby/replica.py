@@ -235,8 +235,11 @@ class Replica:
         with self.turn:
             if self._daemon is not None and self._daemon.is_running:
                 return self._daemon
-            first = self._daemon is None
-            self._daemon = StorageDaemon.find(self.folder) if first else None
+            if self._daemon is not None:
+                self._daemon.kill()  # it is dead, and now forgotten too
+                self._daemon = None
+            else:
+                self._daemon = StorageDaemon.find(self.folder)
             if self._daemon is not None:
                 self._adopt(self._daemon)
             else:

@@ -16,12 +16,15 @@ from typing import Any, Self
 
 from hotspare.errors import HotspareError, NoSpace, PlatformUnavailable, SourceLost
 
-_SOCKET, _PID, _LOG = "qmp.sock", "storage-daemon.pid", "storage-daemon.log"
+PID_FILE = "storage-daemon.pid"
+_SOCKET, _LOG = "qmp.sock", "storage-daemon.log"
 _PROGRAM = "qemu-storage-daemon"
 _START_SECONDS = 20.0
 _ANSWER_SECONDS = 30.0
 _END_SECONDS = 60.0
 _POLL_SECONDS = 0.01
+_LEFT: list[subprocess.Popen[bytes]] = []
+"""Those left at work: Python would complain about processes that it forgets while they run."""
 
 
 class StorageDaemon:
@@ -39,7 +42,7 @@ class StorageDaemon:
         """Start one that knows no disk yet. Raises ``PlatformUnavailable``."""
         (folder / _SOCKET).unlink(missing_ok=True)
         command = [_PROGRAM, "--chardev", f"socket,id=monitor,path={folder / _SOCKET},server=on,wait=off"]
-        command += ["--monitor", "chardev=monitor", "--pidfile", str(folder / _PID)]
+        command += ["--monitor", "chardev=monitor", "--pidfile", str(folder / PID_FILE)]
         try:
             with (folder / _LOG).open("wb") as log:
                 # A session of its own: it shall outlive us.
@@ -183,12 +186,14 @@ class StorageDaemon:
     def let_go(self) -> None:
         """Leave it running, for the next agent to find."""
         self._socket.close()
+        if self._process is not None:
+            _LEFT.append(self._process)
 
 
 def _running(folder: Path) -> int | None:
     """Give the process of the folder's daemon, if it is there: numbers of processes are used again."""
     try:
-        pid = int((folder / _PID).read_text())
+        pid = int((folder / PID_FILE).read_text())
         status = Path(f"/proc/{pid}/stat").read_text()
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
