@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
-from hotspare.cli import output, replica_plain
+from hotspare.cli import output, replica_failover, replica_plain
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
@@ -346,4 +346,5 @@ def points(machine: str, *, state: State = None, options: Options = DEFAULTS) ->
     output.print_table(("POINT", "TAKEN", "CONSISTENCY", "DISKS"), rows)
 
 
+replica_failover.add_commands(app)
 replica_plain.add_commands(app)

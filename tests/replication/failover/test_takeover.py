@@ -11,7 +11,7 @@ from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import Phase, Status
 from lab.guest import LabGuest
 from lab.two_hosts import Host
-from tests.replication.failover.trio import QUICK, Acknowledged, Trio, wait_until
+from tests.replication.failover.trio import QUICK, STATE, Acknowledged, Trio, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
@@ -43,6 +43,21 @@ def test_a_killed_host_is_taken_over_and_does_not_start_the_machine_again(trio: 
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
     wait_until(lambda: guest.acked() > 30, "it writes")
+
+    # A rehearsal meanwhile: replication goes on, and nothing of it is left.
+    before, began = guest.acked(), time.monotonic()
+    checks = ("test -s /data/journal || mount | grep /data", "exit 3")
+    with trio.asking(hosts.standby) as asked:
+        asking = service.Rehearse(protection=guest.name, checks=checks)
+        report = asked.call(service.REHEARSE, asking, timeout=200)
+    print(f"rehearsed in {time.monotonic() - began:.1f} s: {[(s.name, s.seconds) for s in report.steps]}")
+    assert [bool(step.problem) for step in report.steps] == [False, False, False, False, True, False]
+    assert "status 3" in report.problem
+    assert guest.acked() > before
+    assert trio.lease(hosts.source, guest.name).armed
+    assert not [one for one in hosts.standby.connection().listAllDomains() if "rehearsal" in one.name()]
+    assert not list(hosts.standby.outside(f"{STATE}/rehearsals").glob("*"))
+
     hosts.kill(hosts.source)
     acked = guest.acked()
     copy = LabGuest(guest.name, host=hosts.standby)
@@ -112,3 +127,20 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     guest.wait_ready()
     assert guest.sha256("/data/new") == digest
     assert trio.lease(hosts.source, guest.name).epoch == 3
+
+    # At home and protected again; now its agent is killed, and nothing but the fence stops it there.
+    with trio.asking(hosts.source) as asked:
+        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+    trio.wait_armed(hosts.source, guest.name)
+    guest.start_workload("/data/journal3")
+    wait_until(lambda: int(guest.exec("wc -l < /data/journal3")) > 10, "it writes at home")
+    trio.kill_agent(hosts.source)
+    wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it is taken over")
+    acked = guest.acked()
+    copy.wait_ready()
+    assert guest.acked() == acked  # it stands still
+    assert guest.running  # and nobody but the fence has seen to that
+    numbers = copy.exec("cat /data/journal3").split()
+    assert len(numbers) >= acked
+    trio.start_agent(hosts.source)
+    wait_until(lambda: not guest.running, "the agent ends what the fence has stopped")
