@@ -79,6 +79,14 @@ class Mirrored:
         (folder,) = self.standby.host.outside(STATE / "replicas").iterdir()
         return folder
 
+    def check_replica_alive(self) -> int:
+        """Do so while the machine runs: it is paused for that, as two disks cannot be read in one instant."""
+        self.guest.domain.suspend()
+        try:
+            return self.check_replica(self.guest.acked())
+        finally:
+            self.guest.domain.resume()
+
     def check_replica(self, acked: int) -> int:
         """See that what is on top of the replica has all that was acknowledged, on clean file systems.
 

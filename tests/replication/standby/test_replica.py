@@ -20,6 +20,7 @@ from hotspare.platforms.platform import Machine, PowerState
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.link.tls import Identity
 from hotspare.replication.model import Peer, Tenure
+from hotspare.replication.standby import chain as chain_module
 from hotspare.replication.standby import replica as replica_module
 from hotspare.replication.standby.replica import Replica
 from hotspare.replication.standby.storage_daemon import PID_FILE
@@ -210,7 +211,7 @@ def test_an_agent_that_dies_while_a_point_is_made(
 ) -> None:
     """It dies after the new images were noted, or after they were put on top, and before there is a point."""
     fill(replica, tenure, source, standby, 1)
-    really = replica_module.put_on_top
+    really = chain_module.put_on_top
 
     class Died(BaseException):
         pass
@@ -240,7 +241,8 @@ def test_an_agent_that_dies_while_a_point_is_made(
 
 def _until_images_are_noted(replica: Replica) -> object:
     """Give what changes the state once, and is dead then."""
-    really, calls = replica.change, []
+    really = replica.change
+    calls: list[dict[str, object]] = []
 
     def change(**changes: object) -> None:
         if not calls:

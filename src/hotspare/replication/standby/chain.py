@@ -108,12 +108,17 @@ def put_on_top(daemon: StorageDaemon, folder: Path, tops: Sequence[tuple[str, st
         raise
 
 
+def merge_job(layer: str) -> str:
+    """Name the job that merges an image into the one below it."""
+    return f"merge-{node_name(layer)}"
+
+
 def begin_merge(daemon: StorageDaemon, chain: Chain, layer: str) -> str:
     """Begin to merge an image into the one below it, which then shows what the upper one did; gives the job.
 
     The one above, which must be there, shows the same as before, at each instant and after a crash.
     """
-    job = f"merge-{node_name(layer)}"
+    job = merge_job(layer)
     below = chain.layers[chain.layers.index(layer) - 1]
     daemon.ask(
         "block-commit",

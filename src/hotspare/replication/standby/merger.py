@@ -9,7 +9,7 @@ import msgspec
 
 from hotspare.errors import HotspareError
 from hotspare.platforms.replica.record import ReplicaPoint
-from hotspare.replication.standby.chain import Chain, begin_merge, node_name
+from hotspare.replication.standby.chain import Chain, begin_merge, merge_job, node_name
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
 if TYPE_CHECKING:
@@ -45,7 +45,15 @@ class Merger:
             if self._job or found is None:
                 return False
             chain, layer = found
-            job = self._job = begin_merge(self._replica.daemon(), chain, layer)
+            daemon = self._replica.daemon()
+            try:
+                job = self._job = begin_merge(daemon, chain, layer)
+            except HotspareError as error:
+                if "not in this backing file chain" not in str(error):
+                    raise
+                # It was merged already, by an agent that died before it noted that.
+                self.note(daemon, chain.name, layer)
+                return True
             self._work = (chain.name, layer)
         while True:
             time.sleep(_POLL_SECONDS)
@@ -55,9 +63,7 @@ class Merger:
                 if self._has_ended(job):
                     self._job = ""
                     self._replica.daemon().finish_job(job)
-                    # Else it stays above what it was merged into, and the next merge would change its file.
-                    self._replica.daemon().ask("blockdev-del", node_name=node_name(layer))
-                    self.note(chain.name, layer)
+                    self.note(self._replica.daemon(), *self._work)
                     return True
 
     def _has_ended(self, job: str) -> bool:
@@ -73,7 +79,16 @@ class Merger:
             daemon.ask("job-cancel", id=job)
         with suppress(HotspareError):  # an error says that it was cancelled
             daemon.finish_job(job)
-            self.note(*self._work)
+            self.note(daemon, *self._work)
+
+    def end_those_of_before(self, daemon: StorageDaemon) -> None:
+        """End what an agent that died was merging; the caller holds the replica."""
+        for job in daemon.ask("query-jobs"):
+            for chain in self._replica.state.chains:
+                for layer in chain.layers:
+                    if job["id"] == merge_job(layer):
+                        self._job, self._work = job["id"], (chain.name, layer)
+                        self.interrupt(daemon)
 
     def _find(self) -> tuple[Chain, str] | None:
         """Find an image that can be merged into the one below, which no point shows; never the top."""
@@ -84,9 +99,12 @@ class Merger:
                     return chain, layer
         return None
 
-    def note(self, disk: str, layer: str) -> None:
-        """Note that the image below shows now what this one did."""
+    def note(self, daemon: StorageDaemon, disk: str, layer: str) -> None:
+        """Note that the image below shows now what this one did, which goes."""
         replica = self._replica
+        with suppress(HotspareError):  # it may be closed already
+            # Else it stays above what it was merged into, and the next merge would change its file.
+            daemon.ask("blockdev-del", node_name=node_name(layer))
         chain = replica.chain(disk)
         below = chain.layers[chain.layers.index(layer) - 1]
         replica.write_points([_renamed(point, layer, below) for point in replica.points()])

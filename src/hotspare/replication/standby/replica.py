@@ -269,13 +269,14 @@ class Replica:
 
     def _adopt(self, daemon: StorageDaemon) -> None:
         """Go on with a daemon that runs: an agent may have died before it noted what the daemon has done."""
+        self._merger.end_those_of_before(daemon)
         known = {node["node-name"] for node in daemon.ask("query-named-block-nodes", flat=True)}
         for chain in self._state.chains:
             for layer in chain.layers:
                 if node_name(layer) in known:
                     continue
                 if layer != chain.top:
-                    self._merger.note(chain.name, layer)
+                    self._merger.note(daemon, chain.name, layer)
                     continue
                 # It was noted, but then not put on top.
                 kept = msgspec.structs.replace(chain, layers=chain.layers[:-1])
