@@ -17,8 +17,16 @@ from hotspare.cli.replica_state import State, agent_of, state_folder
 from hotspare.errors import MachineNotFound, PermissionRefused, PlatformUnavailable, TargetExists, UsageError
 from hotspare.replication import pairing, protections
 from hotspare.replication.agent import Agent
+from hotspare.replication.lease.terms import Terms
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import DEFAULT_PORT, DEFAULT_RETENTION, Mode, Protection, Status
+from hotspare.replication.model import (
+    DEFAULT_PORT,
+    DEFAULT_RETENTION,
+    FailoverPolicy,
+    Mode,
+    Protection,
+    Status,
+)
 from hotspare.replication.parts import PARTS, RUNNERS
 from hotspare.replication.standby import service
 
@@ -146,6 +154,9 @@ def create(
     durable: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     folder: Path | None = None,
     witness: str = "",
+    lease: str = "10s",
+    beat: str = "1s",
+    silence: str = "5s",
     platform: str = "qemu:///system",
     state: State = None,
     options: Options = DEFAULTS,
@@ -168,6 +179,9 @@ def create(
         durable: Sync: a write counts as done only when it is on the standby's disk, not just in its memory.
         folder: Where the standby keeps the replica.
         witness: Name of the host that decides, with the standby, whether the source is lost.
+        lease: With a witness: how long it promises not to let the standby take over; see docs/failover.md.
+        beat: Time between two such promises.
+        silence: After this long without an answer a host counts as gone.
         platform: URI of libvirt.
         state: Folder of this host's agent.
         options: See below.
@@ -188,6 +202,11 @@ def create(
         bandwidth=parse_bytes(bandwidth) if bandwidth else 0,
         stall_limit=parse_duration(stall_limit),
         durable=durable,
+        failover=FailoverPolicy(
+            terms=Terms(
+                lease=parse_duration(lease), beat=parse_duration(beat), silence=parse_duration(silence)
+            )
+        ),
     )
     with agent_of(state, options) as asked:
         made = asked.call(protections.CREATE, protections.Create(protection=wanted))

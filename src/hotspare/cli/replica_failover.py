@@ -182,9 +182,6 @@ def policy(
     machine: str,
     *,
     automatic: bool | None = None,
-    lease: str | None = None,
-    beat: str | None = None,
-    silence: str | None = None,
     fence_command: str | None = None,
     after_start: str | None = None,
     map_network: list[str] | None = None,
@@ -194,15 +191,11 @@ def policy(
 ) -> None:
     """Say what happens when the host of a machine is lost. Run it on the host that runs it.
 
-    What is not named stays as it is. The times of the lease can be changed only while the standby does not
-    take over by itself: leases that are counted differently do not exclude each other.
+    What is not named stays as it is.
 
     Args:
         machine: Name or UUID.
         automatic: The standby takes over by itself; needs a witness (hotspare replica create --witness).
-        lease: How long a renewal is good for; 10s if never said.
-        beat: Time between two renewals; 1s if never said.
-        silence: After this long without an answer a host counts as gone; 5s if never said.
         fence_command: Run by the standby before it takes over; status 0 says that the source is surely off.
         after_start: Run by the standby once the machine is up there: DNS, say.
         map_network: Network or bridge there for the one here: lan=lan2; can be given several times.
@@ -225,19 +218,10 @@ def policy(
                 meaning="Nothing was changed",
                 hint="Protect it again with --witness",
             )
-        times = {"lease": lease, "beat": beat, "silence": silence}
-        terms = {name: parse_duration(text) for name, text in times.items() if text is not None}
-        if terms and protection.failover.automatic:
-            raise UsageError(
-                "The times of a lease cannot be changed while the standby takes over by itself",
-                meaning="Nothing was changed",
-                hint="First use --no-automatic, then name the times, then --automatic",
-            )
         before = protection.failover
         now = msgspec.structs.replace(
             before,
             automatic=before.automatic if automatic is None else automatic,
-            terms=msgspec.structs.replace(before.terms, **terms),
             fence_command=before.fence_command if fence_command is None else fence_command,
             after_start=before.after_start if after_start is None else after_start,
             network_map=dict(_pairs(map_network)) if map_network is not None else before.network_map,

@@ -41,12 +41,21 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[ActiveDisk, ...]
     machine: Machine
     state: tuple[StateFile, ...]
+    ended: bool = False
+    """Whether the machine has gone on elsewhere since: then this is old, and must not be started."""
 
 
 def read_active(folder: Path) -> Active | None:
     """Give what is active here; None when nothing is."""
     path = folder / ACTIVE
     return msgspec.json.decode(path.read_bytes(), type=Active) if path.exists() else None
+
+
+def end_active(folder: Path) -> None:
+    """Note that the machine goes on elsewhere; does nothing when nothing is active."""
+    active = read_active(folder)
+    if active is not None and not active.ended:
+        write_struct(folder / ACTIVE, msgspec.structs.replace(active, ended=True))
 
 
 def make_active(folder: Path, replica: Replica, epoch: int, point_name: str = "") -> Active:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hotspare.errors import HotspareError
 from hotspare.replication.failover import machine as machines
-from hotspare.replication.failover.active import read_active
+from hotspare.replication.failover.active import end_active, read_active
 from hotspare.replication.failover.takeover import TENURE, bring_up, read_report, run_command, start_again
 from hotspare.replication.kept import write_struct
 from hotspare.replication.lease.fencing import Fencing
@@ -51,6 +51,10 @@ class PeerLine(Line):
             terms=protection.failover.terms,
         )
         return self._client.call(BEGIN, asked, timeout=timeout)
+
+    def close(self) -> None:
+        """See ``Line``."""
+        self._client.close()
 
 
 class ThisHost:
@@ -112,6 +116,7 @@ class ThisHost:
     def lost(self) -> None:
         """See ``Surroundings``."""
         protection = self._newest()
+        end_active(self._agent.folder_of(protection.id))
         try:
             machines.destroy(protection.platform, protection.machine_id)
             machines.no_autostart(protection.platform, protection.machine_id)
@@ -164,7 +169,8 @@ class Keeping:
     def _make(self, protection: Protection) -> LeaseKeeper:
         identity, terms = self._agent.identity, protection.failover.terms
         lease = self._leases.begin(protection.id, protection.source, protection.standby, terms)
-        lease.count_by(terms)
+        if lease.kept.record.holder != identity.id:
+            end_active(self._agent.folder_of(protection.id))
         voters = [protection.witness] if protection.witness else []
         voters.append(other_host(self._agent, protection))
         lines = {name: PeerLine(self._agent.client(name), protection) for name in voters}

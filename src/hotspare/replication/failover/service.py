@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, UsageError
+from hotspare.replication.failover.active import read_active
 from hotspare.replication.failover.keeping import Keeping, other_host
 from hotspare.replication.failover.planned import hand_over
 from hotspare.replication.failover.rehearsal import rehearse
@@ -205,6 +206,12 @@ class _Service:
                 hint='See "hotspare replica lease"',
             )
         replica, folder = self._agent.replica(protection.id), self._agent.folder_of(protection.id)
+        if read_active(folder) is not None:
+            raise UsageError(
+                f"What this host has of {protection.machine} is from when it ran here",
+                meaning="Nothing was done",
+                hint='Run "hotspare replica reprotect" where it runs now, and wait until it is protected',
+            )
         report = new_report("failover", protection.machine, protection.id)
         loss = self._loss(replica, asked.point, keeper.silent_for())
         alive = self._is_alive(protection)

@@ -57,6 +57,8 @@ def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
             active = read_active(folder)
             if active is None:
                 active = make_active(folder, replica, record.epoch, _request(folder).point)
+            if active.ended:
+                raise HotspareError("What is here is older than where the machine went from here")
             report.point = "" if active.newest else active.point
             taken = {point.id: point.taken_at for point in replica.points()}
             report.point_taken_at = taken.get(active.point)

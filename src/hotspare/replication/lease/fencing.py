@@ -101,6 +101,10 @@ class Fencing:
         """End the process; the machine goes on."""
         with suppress(PlatformUnavailable):
             self._tell({"order": "quit"})
+        self.close()
+
+    def close(self) -> None:
+        """Let the process go on alone."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None

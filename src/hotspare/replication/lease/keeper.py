@@ -38,6 +38,10 @@ class Line(Protocol):
         """Let it note the lease."""
         ...
 
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
 
 class Surroundings(Protocol):
     """What a keeper needs to know of its host, and may ask of it."""
@@ -127,6 +131,10 @@ class LeaseKeeper:
             post.put(None)
         for thread in self._threads:
             thread.join(2 * self._terms.beat + 2)
+        for line in self._lines.values():
+            line.close()
+        if self._fencing is not None:
+            self._fencing.close()
 
     # What the protection of the machine asks, see ``source/keeper.py``
 
@@ -339,7 +347,7 @@ class LeaseKeeper:
 
     def _say(self, name: str, line: Line, message: Renew | Take) -> None:
         timeout = max(self._terms.beat, 0.5)
-        if name not in self._lease.kept.known_to and self._holder is not None:
+        if name not in self._lease.kept.known_to and self._holder is not None and self._holder.epoch == 1:
             line.begin(timeout)
             with self._lease.turn:
                 self._lease.change(known_to=(*self._lease.kept.known_to, name))

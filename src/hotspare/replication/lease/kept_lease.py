@@ -56,13 +56,6 @@ class Lease:
             write_struct(self._path, kept)
             self.kept = kept
 
-    def count_by(self, terms: Terms) -> None:
-        """Count by other terms, unless a takeover is possible: then all goes on as it was."""
-        with self.turn:
-            if terms != self.kept.terms and not self.voter.record.armed:
-                self.change(terms=terms, known_to=())
-                self.voter.count_by(terms)
-
     def save_holding(self, holding: Holding) -> None:
         """Keep what the holder must not forget."""
         self.change(holding=holding)

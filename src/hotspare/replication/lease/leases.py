@@ -109,8 +109,6 @@ class Leases:
         _refuse_others(caller, (asked.holder, asked.standby))
         lease = self.begin(asked.lease, asked.holder, asked.standby, asked.terms)
         with lease.turn:
-            if caller.id == lease.voter.record.holder:
-                lease.count_by(asked.terms)
             return lease.voter.take(Take(0, "", look=True), boottime())
 
     def _renew(self, caller: Caller, asked: AskRenew, _body: bytes) -> Verdict:

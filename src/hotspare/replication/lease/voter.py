@@ -67,10 +67,6 @@ class Voter:
         self._change(Record(message.epoch + 1, message.taker, how=how))
         return self._verdict(granted=True)
 
-    def count_by(self, terms: Terms) -> None:
-        """Count by other terms; only while nobody can take over, and before anything is granted by them."""
-        self._terms = terms
-
     def remaining(self, now: float) -> float:
         """Give the seconds that the last renewal is still good for."""
         return max(0.0, self._until - now)
