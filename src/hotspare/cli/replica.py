@@ -81,6 +81,7 @@ def agent(
 )
 def pair(
     token: str | None = None,
+    /,
     *,
     address: str = "",
     list_: Annotated[bool, Parameter(name="--list", negative="", show_default=False)] = False,
@@ -143,12 +144,13 @@ def pair(
 )
 def create(
     machine: str,
+    /,
     *,
     to: str,
     mode: Mode = Mode.SYNC,
     every: str = "60s",
     keep: str = DEFAULT_RETENTION,
-    disk: list[str] | None = None,
+    disk: Annotated[list[str] | None, Parameter(negative="")] = None,
     bandwidth: str | None = None,
     stall_limit: str = "5s",
     durable: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -237,7 +239,7 @@ def list_protections(*, state: State = None, options: Options = DEFAULTS) -> Non
         MachineNotFound,
     )
 )
-def status(machine: str | None = None, *, state: State = None, options: Options = DEFAULTS) -> None:
+def status(machine: str | None = None, /, *, state: State = None, options: Options = DEFAULTS) -> None:
     """Tell how the replication of machines goes: the phase, and the lag in bytes and seconds.
 
     Args:
@@ -271,7 +273,7 @@ def _show(statuses: list[Status], options: Options) -> None:
 
 
 @app.command(help_epilogue=closing(["hotspare replica stop web01"], PlatformUnavailable, MachineNotFound))
-def stop(machine: str, *, state: State = None, options: Options = DEFAULTS) -> None:
+def stop(machine: str, /, *, state: State = None, options: Options = DEFAULTS) -> None:
     """Stop replicating a machine; its replica stays as it is, and the machine runs on.
 
     Args:
@@ -285,7 +287,7 @@ def stop(machine: str, *, state: State = None, options: Options = DEFAULTS) -> N
 
 
 @app.command(help_epilogue=closing(["hotspare replica start web01"], PlatformUnavailable, MachineNotFound))
-def start(machine: str, *, state: State = None, options: Options = DEFAULTS) -> None:
+def start(machine: str, /, *, state: State = None, options: Options = DEFAULTS) -> None:
     """Go on with a replication that was stopped.
 
     Args:
@@ -303,6 +305,7 @@ def start(machine: str, *, state: State = None, options: Options = DEFAULTS) -> 
 )
 def remove(
     machine: str,
+    /,
     *,
     only_here: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
@@ -339,7 +342,7 @@ def _say(protection: Protection, kind: str, text: str, options: Options) -> None
         ["hotspare replica points web01   # on the standby"], PlatformUnavailable, MachineNotFound
     )
 )
-def points(machine: str, *, state: State = None, options: Options = DEFAULTS) -> None:
+def points(machine: str, /, *, state: State = None, options: Options = DEFAULTS) -> None:
     """List the points of a replica that this host keeps, the oldest first: states to step back to.
 
     Args:
