@@ -13,7 +13,8 @@ from hotspare.replication.failover.planned import hand_over
 from hotspare.replication.failover.rehearsal import rehearse
 from hotspare.replication.failover.report import Loss, Report, new_report
 from hotspare.replication.failover.reprotect import become_standby, turned
-from hotspare.replication.failover.takeover import Request, ask_for, read_report
+from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, read_report
+from hotspare.replication.lease.keeper import LeaseKeeper
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import NOTHING, Nothing, PeerUnavailable, Verb, Who
 from hotspare.replication.model import Protection, Tenure
@@ -213,45 +214,54 @@ class _Service:
                 hint='Run "hotspare replica reprotect" where it runs now, and wait until it is protected',
             )
         report = new_report("failover", protection.machine, protection.id)
-        loss = self._loss(replica, asked.point, keeper.silent_for())
+        loss = Loss(seconds=0.0, bytes=0)
+        if not asked.planned:
+            loss = self._loss(replica, asked.point, keeper.silent_for())
         alive = self._is_alive(protection)
         if asked.dry_run:
-            report.loss, report.epoch = (
-                Loss(seconds=0.0, bytes=0) if asked.planned else loss,
-                keeper.record.epoch,
-            )
+            report.loss, report.epoch = loss, keeper.record.epoch
             report.warnings += ["the source is alive: it would have to be --planned"] if alive else []
             return report
         ask_for(folder, Request(point=asked.point))
         before = keeper.record.epoch
-        if asked.planned:
-            self._plan(protection, asked, report)
-        elif alive and not asked.force:
-            raise HotspareError(
-                f"The host of {protection.machine} is alive",
-                meaning="Nothing was done: a machine must never run twice",
-                hint="Use --planned to move it without loss; --force only when it surely does not run there",
-            )
-        else:
-            verdict = keeper.take_by_hand(forced=asked.force)
-            if not verdict.granted:
-                raise HotspareError(
-                    f"It is not proven that {protection.machine} has stopped on its host: "
-                    + (
-                        f"its lease runs for {verdict.remaining:.1f} s more"
-                        if verdict.remaining
-                        else "it may run without a lease, as its standby was not to take over by itself"
-                    ),
-                    meaning="Nothing was done: a machine must never run twice",
-                    hint="Wait, or make sure that the host is off (pull its plug) and use --force",
-                )
+        try:
+            self._take(protection, keeper, asked, report, alive=alive)
+        except BaseException:
+            (folder / REQUEST).unlink(missing_ok=True)  # it is not what a later failover is to do
+            raise
         done = self._wait_for_report(folder, after=before)
-        done.loss = Loss(seconds=0.0, bytes=0) if asked.planned else loss
+        done.loss = loss
         done.steps[:0] = report.steps
         done.bytes_compared, done.bytes_sent = report.bytes_compared, report.bytes_sent
         done.seconds = round(time.time() - report.began, 3)
         done.began = report.began
         return done
+
+    def _take(
+        self, protection: Protection, keeper: LeaseKeeper, asked: Failover, report: Report, *, alive: bool
+    ) -> None:
+        """Become the holder, or raise."""
+        if asked.planned:
+            self._plan(protection, asked, report)
+            return
+        if alive and not asked.force:
+            raise HotspareError(
+                f"The host of {protection.machine} is alive",
+                meaning="Nothing was done: a machine must never run twice",
+                hint="Use --planned to move it without loss; --force only when it surely does not run there",
+            )
+        verdict = keeper.take_by_hand(forced=asked.force)
+        if not verdict.granted:
+            raise HotspareError(
+                f"It is not proven that {protection.machine} has stopped on its host: "
+                + (
+                    f"its lease runs for {verdict.remaining:.1f} s more"
+                    if verdict.remaining
+                    else "it may run without a lease, as its standby was not to take over by itself"
+                ),
+                meaning="Nothing was done: a machine must never run twice",
+                hint="Wait, or make sure that the host is off (pull its plug) and use --force",
+            )
 
     def _plan(self, protection: Protection, asked: Failover, report: Report) -> None:
         if asked.point:

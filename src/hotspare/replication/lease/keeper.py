@@ -8,14 +8,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import Protocol
+
+import msgspec
 
 from hotspare.errors import HotspareError, PlatformUnavailable
 from hotspare.replication.lease.fence import boottime
 from hotspare.replication.lease.fencing import Fencing
 from hotspare.replication.lease.holder import Holder, Holding
 from hotspare.replication.lease.kept_lease import Lease
+from hotspare.replication.lease.post import Post
 from hotspare.replication.lease.terms import How, Record, Renew, Take, Verdict
 from hotspare.replication.lease.voter import Taker
 
@@ -100,7 +104,7 @@ class LeaseKeeper:
         self._deposed: list[Callable[[], None]] = []
         self._told_held = self._cared_for = -1
         self._closed = threading.Event()
-        self._posts = {name: _Post() for name in lines}
+        self._posts = {name: Post() for name in lines}
         self._threads = [threading.Thread(target=self._beat, name="lease", daemon=True)]
         self._threads += [
             threading.Thread(target=self._speak, args=(name,), name=f"lease-{name}", daemon=True)
@@ -207,21 +211,37 @@ class LeaseKeeper:
             forced: somebody has made sure that the machine does not run on the holder; then nobody's leave is
                 needed.
         """
-        witness = next((name for name in self._lines if name not in self._lease.kept.parties), "")
-        asked = Take(self.record.epoch, self._me, forced=forced)
-        verdict = Verdict(forced, asked.epoch + 1, self._me, armed=False, how=How.FORCED)
+        witness = self._witness()
+        if forced:
+            return self._take_by_force(witness)
+        with self._lease.turn:
+            asked = self._taker.ask(boottime(), replica_is_whole=True)
+            record, remaining = self.record, self._lease.voter.remaining(boottime())
+        if asked is None or asked.look or not witness:
+            left = remaining if record.armed else 0.0
+            return Verdict(False, record.epoch, record.holder, record.armed, remaining=left)
+        verdict = self._lines[witness].take(asked, self._terms.beat)
+        with self._lease.turn:
+            taken = self._taker.heard(asked, verdict)
+        self._step()
+        return msgspec.structs.replace(verdict, granted=taken)
+
+    def _take_by_force(self, witness: str) -> Verdict:
+        """Begin the next epoch whatever the others say; they are told, as far as they can be."""
+        asked = Take(self.record.epoch, self._me, forced=True)
+        verdict = Verdict(True, asked.epoch + 1, self._me, armed=False, how=How.FORCED)
         if witness:
-            try:
-                verdict = self._lines[witness].take(asked, self._terms.beat)
-            except HotspareError:
-                if not forced:
-                    raise
-        if verdict.granted:
-            with self._lease.turn:
-                how = How.FORCED if forced else How.TAKEN
-                self._lease.voter.follow(verdict.epoch, self._me, how)
-            self._step()
+            with suppress(HotspareError):
+                answer = self._lines[witness].take(asked, self._terms.beat)
+                later = max(answer.epoch + (answer.holder != self._me), verdict.epoch)
+                verdict = msgspec.structs.replace(verdict, epoch=later)
+        with self._lease.turn:
+            self._lease.voter.follow(verdict.epoch, self._me, How.FORCED)
+        self._step()
         return verdict
+
+    def _witness(self) -> str:
+        return next((name for name in self._lines if name not in self._lease.kept.parties), "")
 
     # The beat
 
@@ -268,7 +288,7 @@ class LeaseKeeper:
         self._cared_for = record.epoch
 
     def _post(self, take: Take | None) -> None:
-        witness = next((name for name in self._lines if name not in self._lease.kept.parties), "")
+        witness = self._witness()
         if take is not None and witness:
             self._posts[witness].put(take)
 
@@ -368,30 +388,3 @@ class LeaseKeeper:
         if taken:
             _LOG.warning("this host takes the machine over: epoch %d", verdict.epoch)
             self._step()
-
-
-class _Post:
-    """The newest message to a voter; one that was not sent yet when a newer one comes is not sent at all."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._message: Renew | Take | None = None
-        self._noted = ""
-
-    def put(self, message: Renew | Take | None) -> None:
-        with self._changed:
-            self._message = message
-            self._changed.notify()
-
-    def get(self) -> Renew | Take | None:
-        with self._changed:
-            if self._message is None:
-                self._changed.wait(1.0)
-            message, self._message = self._message, None
-            return message
-
-    def note(self, problem: str) -> None:
-        """Log what is new."""
-        if problem != self._noted:
-            self._noted = problem
-            _LOG.warning("%s", problem)
