@@ -1,9 +1,7 @@
 """A tiny real virtual machine."""
 
-import os
 import re
 import shutil
-import signal
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -17,10 +15,10 @@ from lab import agent
 from lab.definition import MIB, disk_device, domain_xml
 from lab.disks import DiskSpec, make_boot_disk, make_data_disk
 from lab.errors import LabError
-from lab.host import connection
+from lab.host import THIS_HOST, LibvirtHost
 from lab.image import guest_image
 from lab.naming import PREFIX, domain_name
-from lab.sweep import MACHINES, remove_domain, tpm_log
+from lab.sweep import remove_domain, tpm_log
 
 Kind = Literal["direct", "disk"]
 ShutdownBy = Literal["agent", "power-button"]
@@ -35,9 +33,11 @@ class LabGuest:
     Its first disk is mounted at /data, the second at /data2 and so on.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: LibvirtHost = THIS_HOST) -> None:
         self.name = name
         """The domain's name."""
+        self.host = host
+        """Where it lives."""
 
     @classmethod
     def create(
@@ -50,6 +50,7 @@ class LabGuest:
         uefi: bool = False,
         tpm: bool = False,
         network: bool = False,
+        host: LibvirtHost = THIS_HOST,
     ) -> Self:
         """Make and define a guest, powered off.
 
@@ -62,15 +63,16 @@ class LabGuest:
             uefi: UEFI firmware (OVMF) in place of a BIOS; for ``direct`` only.
             tpm: with an emulated TPM 2.0.
             network: with a network card, whose driver (``virtio_net``) is in /modules and not loaded.
+            host: where it lives.
 
         Raises:
             LabError: there is such a guest already, or it cannot be built.
         """
         name = domain_name(label)
-        if any(domain.name() == name for domain in connection().listAllDomains()):
+        if any(domain.name() == name for domain in host.connection().listAllDomains()):
             raise LabError(f"There is a guest {name} already")
         image = guest_image()
-        folder = MACHINES / name
+        folder = host.machines / name
         folder.mkdir(mode=0o755, parents=True)
         files = [(folder / f"{disk_device(index)}.{spec.format}", spec) for index, spec in enumerate(disks)]
         for index, (path, spec) in enumerate(files):
@@ -82,11 +84,11 @@ class LabGuest:
         definition = domain_xml(
             name, files, memory=memory, kernel=kernel, uefi=uefi, tpm=tpm, network=network
         )
-        connection().defineXML(definition)
-        return cls(name)
+        host.connection().defineXML(definition)
+        return cls(name, host)
 
     @classmethod
-    def attach(cls, name: str) -> Self:
+    def attach(cls, name: str, host: LibvirtHost = THIS_HOST) -> Self:
         """Take a domain that somebody else defined from a guest, such as the product on restore.
 
         Raises:
@@ -94,7 +96,7 @@ class LabGuest:
         """
         if not name.startswith(PREFIX):
             raise LabError(f"{name} is not of the lab: its name must start with {PREFIX}")
-        guest = cls(name)
+        guest = cls(name, host)
         _ = guest.domain
         return guest
 
@@ -110,7 +112,7 @@ class LabGuest:
     def domain(self) -> libvirt.virDomain:
         """Libvirt's handle of it, fresh."""
         try:
-            return connection().lookupByName(self.name)
+            return self.host.connection().lookupByName(self.name)
         except libvirt.libvirtError as error:
             raise LabError(f"There is no domain {self.name}: {error}") from error
 
@@ -138,7 +140,7 @@ class LabGuest:
     @property
     def console(self) -> str:
         """What kernel and programs printed, among QEMU's own messages."""
-        log = Path(f"/var/log/libvirt/qemu/{self.name}.log")
+        log = self.host.logs / f"{self.name}.log"
         return log.read_text(errors="replace") if log.exists() else ""
 
     # Power
@@ -195,7 +197,7 @@ class LabGuest:
 
     def kill(self) -> None:
         """Kill its QEMU as a crash of the host's process would (SIGKILL)."""
-        os.kill(int(Path(f"/run/libvirt/qemu/{self.name}.pid").read_text()), signal.SIGKILL)
+        self.host.kill_machine(self.name)
         self._wait_until(lambda: not self.running, "gone", _STOP_SECONDS)
 
     def destroy(self) -> None:
@@ -205,12 +207,12 @@ class LabGuest:
 
     def remove(self) -> None:
         """Remove the machine and its disks, running or not; does nothing when it is gone already."""
-        if any(domain.name() == self.name for domain in connection().listAllDomains()):
+        if any(domain.name() == self.name for domain in self.host.connection().listAllDomains()):
             disks = self.disks.values()
-            remove_domain(self.domain)
+            remove_domain(self.domain, self.host.logs)
             for path in disks:
                 path.unlink(missing_ok=True)
-        shutil.rmtree(MACHINES / self.name, ignore_errors=True)
+        shutil.rmtree(self.host.machines / self.name, ignore_errors=True)
 
     # Inside
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import libvirt
 
 from lab.errors import LabError
 
+MACHINES = Path("/var/lib/hotspare-lab")
 URI = "qemu:///system"
 
 _KVM = Path("/dev/kvm")
@@ -40,6 +42,26 @@ def connection() -> libvirt.virConnect:
         except libvirt.libvirtError as error:
             raise LabError(f"libvirt does not answer at {URI}: {error}") from error
     return open_connection
+
+
+class LibvirtHost:
+    """A host on which guests live: this one. ``lab/two_hosts.py`` makes others inside of it."""
+
+    machines = MACHINES
+    """Where the disks of its guests are."""
+    logs = Path("/var/log/libvirt/qemu")
+    """Where libvirt keeps what guests print."""
+
+    def connection(self) -> libvirt.virConnect:
+        """Give this process's connection to its libvirt. Raises ``LabError``."""
+        return connection()
+
+    def kill_machine(self, name: str) -> None:
+        """Kill a machine's QEMU as a crash of the host's process would (SIGKILL)."""
+        os.kill(int(Path(f"/run/libvirt/qemu/{name}.pid").read_text()), signal.SIGKILL)
+
+
+THIS_HOST = LibvirtHost()
 
 
 def ensure_host() -> None:

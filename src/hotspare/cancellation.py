@@ -6,6 +6,7 @@ that thaws a guest. So the handlers only set a flag, and the engines look at it 
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -35,6 +36,12 @@ class Cancellation:
         """Return once somebody asks the run to stop."""
         while not self._requested.wait(_LOOK_INTERVAL):
             pass  # a wait without limit would keep the main thread from running signal handlers
+
+    def pause(self, seconds: float) -> None:
+        """Return after so many seconds, or at once when somebody asks the run to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._requested.wait(min(left, _LOOK_INTERVAL)):
+            pass
 
     def check(self) -> None:
         """Raise ``Interrupted`` if somebody asked the run to stop."""

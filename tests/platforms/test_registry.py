@@ -21,7 +21,7 @@ def test_a_folder_is_a_platform_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["xen:///system", "qemu+ssh://host/system", "qemu://host/system", "images://a/b"]
+    "uri", ["xen:///system", "qemu+ssh://host/system", "qemu://host/system", "images://a/b", "replica://a/b"]
 )
 def test_what_is_not_known_is_refused(uri: str) -> None:
     with pytest.raises(UsageError, match=uri.split(":", 1)[0].replace("+", r"\+")):

@@ -10,6 +10,9 @@ from hotspare.repository.point import PointContent
 from hotspare.repository.repository import Repository
 from hotspare.repository.writer import RepositoryWriter
 
+CONTINUOUS = "continuous"
+"""The extra that marks a restore point as one of a continuous backup: its content tells what that keeps."""
+
 
 def store_content(
     repository: Repository, writer: RepositoryWriter, name: str, content: bytes, earlier: PointContent | None

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from hotspare import events
-from hotspare.backup.content import store_content
+from hotspare.backup.content import CONTINUOUS, store_content
 from hotspare.backup.file_index import index_snapshot
 from hotspare.backup.inside import file_system_of, look_inside
 from hotspare.backup.paced_reading import ReadInto, paced_reading
@@ -86,6 +86,8 @@ class BackupOptions:
     """Leave out what no file system in the machine needs."""
     index_files: bool = False
     """Keep an index of the names of its files with the point."""
+    continuous: str = ""
+    """Mark the point as one of a continuous backup, by what that keeps; see ``continuous.py``."""
 
 
 def backup_machine(
@@ -247,6 +249,7 @@ class _MachineRun:
             machine = self.snapshot.machine.name
             self.listener(events.HeldBack(machine, held_back.seconds, held_back.mean, held_back.worst))
         self._store_file_index()
+        self._store_extra(CONTINUOUS, self.options.continuous.encode())
         return disks
 
     def _back_up(self, disk: SnapshotDisk, read_into: ReadInto) -> PointDisk:
@@ -324,7 +327,7 @@ class _MachineRun:
             self.listener(events.Warned(self.snapshot.machine.name, remark))
 
     def _store_extra(self, name: str, content: bytes) -> None:
-        if content:
+        if content and self.repository.keeps_extras:
             earlier = self.parent.find_extra(name) if self.parent else None
             self.extras.append(self._store(PointExtra, name, content, earlier))
 

@@ -1,7 +1,7 @@
 """Copying one disk onto another: only what is data is read and written."""
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -44,18 +44,42 @@ def copy_disk(
     Raises:
         Interrupted: the copy was cancelled; the target is incomplete.
     """
-    handled = read = 0
+    read = 0
+
+    def note(piece: Extent) -> None:
+        nonlocal read
+        cancellation.check()
+        read += piece.length if piece.kind is ExtentKind.DATA else 0
+        on_progress(piece.end, read)
+
+    extents = source.extents(0, source.size)
+    if target_is_blank:
+        extents = (extent for extent in extents if extent.kind is ExtentKind.DATA)
+    copy_extents(source, target, extents, after_each=note)
+    on_progress(source.size, read)
+
+
+def copy_extents(
+    source: BlockReader,
+    target: BlockWriter,
+    extents: Iterable[Extent],
+    *,
+    after_each: Callable[[Extent], None],
+) -> None:
+    """Copy ranges of ``source`` onto the same places of ``target``, and make them durable.
+
+    Args:
+        source: the disk to read.
+        target: at least as large.
+        extents: what to copy, in rising order; what is ``ZERO`` is not read but written as zeroes.
+        after_each: called after each piece, in order; raises to stop.
+    """
     with ExitStack() as stack:
         copiers = [_open_copier(source, target, stack) for _ in range(WORKERS)]
-        pieces = _pieces(source, skip_zeroes=target_is_blank)
-        for piece in stack.enter_context(closing(ordered_map(_copy_piece, pieces, copiers))):
-            cancellation.check()
-            handled = piece.end
-            read += piece.length if piece.kind is ExtentKind.DATA else 0
-            on_progress(handled, read)
+        for piece in stack.enter_context(closing(ordered_map(_copy_piece, _pieces(extents), copiers))):
+            after_each(piece)
         for copier in copiers:
             copier.target.flush()
-    on_progress(source.size, read)
 
 
 def _open_copier(source: BlockReader, target: BlockWriter, stack: ExitStack) -> _Copier:
@@ -66,13 +90,9 @@ def _open_copier(source: BlockReader, target: BlockWriter, stack: ExitStack) -> 
     return _Copier(reader, writer, memoryview(buffer))
 
 
-def _pieces(source: BlockReader, *, skip_zeroes: bool) -> Iterator[Extent]:
-    for extent in source.extents(0, source.size):
-        if extent.kind is ExtentKind.ZERO:
-            if not skip_zeroes:
-                yield from _cut(extent, _ZERO_STEP)
-        else:
-            yield from _cut(extent, STRIPE)
+def _pieces(extents: Iterable[Extent]) -> Iterator[Extent]:
+    for extent in extents:
+        yield from _cut(extent, _ZERO_STEP if extent.kind is ExtentKind.ZERO else STRIPE)
 
 
 def _cut(extent: Extent, step: int) -> Iterator[Extent]:

@@ -28,6 +28,7 @@ NOUNS = {
     "machine": "See which machines a platform has, and since when they are protected.",
     "backup": "Back up machines, or a disk image.",
     "point": "See restore points, serve their disks, forget them.",
+    "replica": "Keep machines on a second host as well, ready to go on there.",
     "files": "Look for files inside restore points, and get them back.",
     "mount": "Show the files of restore points as a folder, until Ctrl-C.",
     "restore": "Restore a machine as a new one or over itself, or single disks to files.",

@@ -12,6 +12,7 @@ from hotspare.backup.machine import BackupOptions, backup_machine
 from hotspare.backup.select import select_machines
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
+from hotspare.cli.backup_continuous import ONCE, Repetition, back_up_continuously
 from hotspare.cli.backup_options import ANY, USUAL, Manner, Selection
 from hotspare.cli.backup_results import (
     BackupResult,
@@ -51,7 +52,11 @@ app = noun("backup", "Back up machines, or a disk image.")
 
 @app.default
 def backup(
-    *machines: str, selection: Selection = ANY, manner: Manner = USUAL, options: Options = DEFAULTS
+    *machines: str,
+    selection: Selection = ANY,
+    manner: Manner = USUAL,
+    repetition: Repetition = ONCE,
+    options: Options = DEFAULTS,
 ) -> None:
     """Back up machines, running or not, one after the other: those named or chosen; or an image.
 
@@ -62,10 +67,22 @@ def backup(
         machines: Names or ids of machines.
         selection: See below.
         manner: See below.
+        repetition: See below.
         options: See below.
     """
     _refuse_contradictions(machines, selection)
+    plan = repetition.plan
+    if plan is not None and (len(machines) != 1 or manner.dry_run):
+        raise UsageError(
+            "--every is for one machine that is named, without --dry-run",
+            meaning="Nothing was backed up",
+            hint="For several machines run one command each, or replicate them",
+        )
     with Session(options, platform=selection.platform or selection.host) as session:
+        if plan is not None:
+            repository = session.repository(cached=True)
+            back_up_continuously(session, repository, machines[0], manner.for_engine(), plan)
+            return
         source = _source(session, selection.image, selection.name)
         repository = session.repository(cached=True)
         wanted = _wanted(source, machines, selection)
@@ -90,6 +107,7 @@ app.help_epilogue = closing(
         "hotspare backup --host qemu:///system --tag nightly --exclude-disk vdb",
         "hotspare backup web --latency-factor 1.5 --read-limit 100MiB/s",
         "hotspare backup web --check-tracking 5",
+        "hotspare backup web --every 60s --thin '1m for 1h, 1h for 1d'",
         "hotspare backup --image old-server.vmdk --name old-server",
         "hotspare backup web -o json | jq -r .results[0].point.id",
     ],

@@ -38,6 +38,11 @@ def print_document(content: dict[str, Any]) -> None:
     _write(sys.stdout, json.dumps(content, indent=2))
 
 
+def print_line(content: dict[str, Any]) -> None:
+    """Print a JSON document in one line: one of many results, for programs that read line by line."""
+    _write(sys.stdout, json.dumps(content))
+
+
 def print_text(text: str) -> None:
     """Print text as the result, or as one part of it."""
     _write(sys.stdout, printable(text))

@@ -31,6 +31,8 @@ class PowerState(Enum):
 class Consistency(Enum):
     """How clean the frozen view is; what was achieved, never what was asked for."""
 
+    NONE = "none"
+    """Read while it was written, so that parts are of different instants; only bare files can be so."""
     CRASH = "crash"
     """As after a power cut."""
     FILESYSTEM = "filesystem"

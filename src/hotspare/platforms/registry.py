@@ -12,7 +12,8 @@ def open_platform(uri: str, *, scratch_folder: Path | None = None) -> Platform:
     """Connect to the platform that a URI names.
 
     Args:
-        uri: ``qemu:///system``, ``qemu:///session``, ``images:///folder`` or just the path of a folder.
+        uri: ``qemu:///system``, ``qemu:///session``, ``images:///folder`` or just the path of a folder, or
+            ``replica:///folder`` for the replicas on a standby.
         scratch_folder: where a running machine's overwritten blocks wait; None for the platform's default.
 
     Raises:
@@ -64,6 +65,19 @@ def _open_images(uri: str, _scratch_folder: Path | None) -> Platform:
     return ImagesPlatform(Path(unquote(parts.path)) if parts.scheme else Path(uri))
 
 
+def _open_replica(uri: str, _scratch_folder: Path | None) -> Platform:
+    from hotspare.platforms.replica.platform import ReplicaPlatform  # noqa: PLC0415 - see above
+
+    parts = urlsplit(uri)
+    if parts.netloc:
+        raise UsageError(
+            f"{uri!r} names the host {parts.netloc!r}, but replicas are read on their standby only",
+            meaning="Nothing was done",
+            hint=f"Write three slashes before the folder: replica:///{parts.netloc}{parts.path}",
+        )
+    return ReplicaPlatform(Path(unquote(parts.path)))
+
+
 def _refuse_remote(uri: str, _unused: object) -> Platform:
     raise UsageError(
         f"{uri!r} is on another host, and this can be done on the host of the machines only",
@@ -77,4 +91,5 @@ _OPENERS: dict[str, Callable[[str, Path | None], Platform]] = {
     "qemu": _open_libvirt,
     "qemu+ssh": _refuse_remote,
     "images": _open_images,
+    "replica": _open_replica,
 }

@@ -21,6 +21,7 @@ from hotspare.block.nbd.protocol import (
 from hotspare.block.nbd.replies import ReplyReceiver, Request
 from hotspare.block.nbd.shared_writes import SharedWrites
 from hotspare.block.nbd.status import Run, merged, next_step, trimmed
+from hotspare.block.nbd.tls import Tls, secured
 from hotspare.errors import HotspareError, PermissionRefused, SourceLost
 from hotspare.units import MIB
 
@@ -31,8 +32,8 @@ ZERO_STEP = 256 * MIB
 """Most that one request writes as zeroes: a server without hole punching has to finish it in time."""
 _ZEROES = memoryview(bytes(REQUEST_SIZE))
 
-Place = tuple[Address, str, tuple[str, ...], float]
-"""All that it takes to connect again: address, export, contexts, timeout."""
+Place = tuple[Address, str, tuple[str, ...], float, Tls | None]
+"""All that it takes to connect again: address, export, contexts, timeout, TLS."""
 
 
 class NbdClient:
@@ -92,6 +93,7 @@ class NbdClient:
         *,
         contexts: Sequence[str] = (protocol.BASE_ALLOCATION,),
         timeout: float = 60.0,
+        tls: Tls | None = None,
     ) -> Self:
         """Connect to ``export`` of the server at ``address``.
 
@@ -100,23 +102,27 @@ class NbdClient:
             export: name of the export; empty for the server's default.
             contexts: meta contexts to ask for; those that the server has are in ``contexts`` afterwards.
             timeout: seconds that any single wait may take.
+            tls: how the connection is secured; None for not at all.
 
         Raises:
             SourceLost: nothing answers there, or not as an NBD server, or it has no such export.
             PermissionRefused: the operating system or the server refuses us.
         """
-        return cls._connect((address, export, tuple(contexts), timeout), SharedWrites())
+        return cls._connect((address, export, tuple(contexts), timeout, tls), SharedWrites())
 
     @classmethod
     def _connect(cls, place: Place, shared: SharedWrites) -> Self:
-        address, export, contexts, timeout = place
+        address, export, contexts, timeout, tls = place
         name = describe(address, export)
         try:
             connection = Connection.open(address, timeout)
         except OSError as error:
             raise connect_failure(name, error, timeout) from error
         try:
-            agreed = connection.perform(negotiation_client.negotiate(export, contexts))
+            no_zeroes = None
+            if tls is not None:
+                connection, no_zeroes = secured(connection, tls, timeout)
+            agreed = connection.perform(negotiation_client.negotiate(export, contexts, no_zeroes))
         except (OSError, NbdProtocolError, NbdRefusedError) as error:
             connection.close()
             raise connect_failure(name, error, timeout) from error

@@ -110,6 +110,10 @@ class Connection:
         except OSError:
             return
 
+    def detach(self) -> socket.socket:
+        """Give the socket away: this connection is of no further use, and its ``close`` does nothing."""
+        return socket.socket(fileno=self._socket.detach())
+
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
         self._socket.close()

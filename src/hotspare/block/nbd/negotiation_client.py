@@ -58,17 +58,35 @@ def greet() -> Exchange[bool]:
     return HandshakeFlag.NO_ZEROES in flags
 
 
-def negotiate(export: str, contexts: Sequence[str]) -> Exchange[Negotiated]:
+def start_tls() -> Exchange[bool]:
+    """Greet, and agree on TLS, which has to follow at once; return what ``greet`` does.
+
+    Raises:
+        NbdRefusedError: the server has no TLS.
+        NbdProtocolError: the peer is no such NBD server.
+    """
+    no_zeroes = yield from greet()
+    yield from ask(Option.STARTTLS)
+    return no_zeroes
+
+
+def negotiate(export: str, contexts: Sequence[str], no_zeroes: bool | None = None) -> Exchange[Negotiated]:
     """Go from the greeting to the transmission phase of ``export``.
 
     Asks for structured replies, then for the meta contexts (which need them), then for the export. Each
     is left out where the server does not have it.
 
+    Args:
+        export: its name.
+        contexts: meta contexts that are wanted.
+        no_zeroes: what ``start_tls`` gave; None when there was no greeting yet.
+
     Raises:
         NbdRefusedError: the server does not give us this export.
         NbdProtocolError: the server broke the protocol.
     """
-    no_zeroes = yield from greet()
+    if no_zeroes is None:
+        no_zeroes = yield from greet()
     agreed = Negotiated()
     try:
         yield from ask(Option.STRUCTURED_REPLY)

@@ -1,0 +1,313 @@
+"""What an agent can be asked about failovers, by the command line and by the other host."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, UsageError
+from hotspare.replication.failover.active import read_active
+from hotspare.replication.failover.keeping import Keeping, other_host
+from hotspare.replication.failover.planned import hand_over
+from hotspare.replication.failover.rehearsal import rehearse
+from hotspare.replication.failover.report import Loss, Report, new_report
+from hotspare.replication.failover.reprotect import become_standby, turned
+from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, read_report
+from hotspare.replication.lease.keeper import LeaseKeeper
+from hotspare.replication.link.server import Caller
+from hotspare.replication.link.wire import NOTHING, Nothing, PeerUnavailable, Verb, Who
+from hotspare.replication.model import Protection, Tenure
+from hotspare.replication.standby.replica import Replica
+
+if TYPE_CHECKING:
+    from hotspare.replication.agent import Agent
+
+_LOCAL: frozenset[Who] = frozenset({"local"})
+_PEER: frozenset[Who] = frozenset({"peer"})
+_ALIVE_SECONDS = 2.0
+_UP_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_COPY_SECONDS = 24 * 3600.0
+
+
+class Failover(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring a machine up on its standby."""
+
+    protection: str
+    """By machine or id."""
+    point: str = ""
+    """Beginning of a point's id; empty for all that the replica has."""
+    planned: bool = False
+    """Shut it down where it runs first."""
+    force: bool = False
+    """Somebody has made sure that it does not run on the other host."""
+    dry_run: bool = False
+    shutdown_seconds: float = 120.0
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """Names a protection, by machine or id."""
+
+    protection: str
+
+
+class Rehearse(msgspec.Struct, frozen=True, kw_only=True):
+    """Try a failover, see ``rehearsal.rehearse``."""
+
+    protection: str
+    point: str = ""
+    checks: tuple[str, ...] = ()
+    boot_seconds: float = 300.0
+    check_seconds: float = 60.0
+
+
+class HandOver(msgspec.Struct, frozen=True, kw_only=True):
+    """Shut a machine down and give it to the standby."""
+
+    protection: str
+    shutdown_seconds: float
+
+
+class BecomeStandby(msgspec.Struct, frozen=True, kw_only=True):
+    """Keep a replica of a machine from now on, beginning with its old disks."""
+
+    protection: Protection
+    tenure: Tenure
+
+
+class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the lease of one machine stands, as one host knows."""
+
+    protection: Protection
+    me: str
+    """Id of the host that says so."""
+    epoch: int
+    holder: str
+    armed: bool
+    """Whether the standby takes over by itself when the holder is gone."""
+    runs_here: bool
+    answers: dict[str, bool]
+    """On the holder: which voters have answered lately."""
+    silent_for: float
+    """On the standby: for how many seconds the holder has not been heard, at most a lease."""
+    report: Report | None
+    """Of the last failover to this host."""
+
+
+FAILOVER = Verb("failover.failover", Failover, Report, _LOCAL)
+HAND_OVER = Verb("failover.hand-over", HandOver, Report, _PEER)
+REHEARSE = Verb("failover.rehearse", Rehearse, Report, _LOCAL)
+REPROTECT = Verb("failover.reprotect", Named, Protection, _LOCAL)
+BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, _PEER)
+LEASE_STATUS = Verb("failover.status", Named, LeaseStatus)
+
+
+def register_failover(agent: "Agent", keeping: Keeping) -> None:
+    """Let an agent answer all of this."""
+    service = _Service(agent, keeping)
+    agent.services.register(FAILOVER, service.failover)
+    agent.services.register(HAND_OVER, service.hand_over)
+    agent.services.register(REHEARSE, service.rehearse)
+    agent.services.register(REPROTECT, service.reprotect)
+    agent.services.register(BECOME_STANDBY, service.become_standby)
+    agent.services.register(LEASE_STATUS, service.status)
+
+
+class _Service:
+    def __init__(self, agent: "Agent", keeping: Keeping) -> None:
+        self._agent = agent
+        self._keeping = keeping
+
+    def status(self, _caller: Caller, asked: Named, _body: bytes) -> LeaseStatus:
+        protection = self._agent.protection(asked.protection)
+        keeper, me = self._keeping.keeper_for(protection), self._agent.identity.id
+        record = keeper.record
+        return LeaseStatus(
+            protection=protection,
+            me=me,
+            epoch=record.epoch,
+            holder=record.holder,
+            armed=keeper.armed if record.holder == me else record.armed,
+            runs_here=record.holder == me and keeper.runs(),
+            answers=keeper.answers() if record.holder == me else {},
+            silent_for=keeper.silent_for(),
+            report=read_report(self._agent.folder_of(protection.id)),
+        )
+
+    def hand_over(self, caller: Caller, asked: HandOver, _body: bytes) -> Report:
+        protection = self._agent.protection(asked.protection)
+        if caller.id != other_host(self._agent, protection):
+            raise UsageError("Only the standby of a machine can ask for it", meaning="Nothing was done")
+        keeper = self._keeping.keeper_for(protection)
+        return hand_over(self._agent, protection, keeper, asked.shutdown_seconds)
+
+    def rehearse(self, _caller: Caller, asked: Rehearse, _body: bytes) -> Report:
+        protection = self._agent.protection(asked.protection)
+        if protection.standby != self._agent.identity.id:
+            raise UsageError(
+                f"The replica of {protection.machine} is not on this host",
+                meaning="Nothing was done",
+                hint="Run this on the standby",
+            )
+        return rehearse(
+            self._agent,
+            protection,
+            asked.point,
+            asked.checks,
+            boot_seconds=asked.boot_seconds,
+            check_seconds=asked.check_seconds,
+        )
+
+    def reprotect(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
+        protection, me = self._agent.protection(asked.protection), self._agent.identity.id
+        if protection.source == me:
+            return protection  # it was done before
+        if self._keeping.keeper_for(protection).record.holder != me:
+            raise UsageError(
+                f"The machine {protection.machine} was not taken over by this host",
+                meaning="Nothing was done",
+                hint="Run this where it runs",
+            )
+        other = turned(protection)
+        with self._agent.client(other.standby) as client:
+            request = BecomeStandby(protection=other, tenure=self._agent.tenure_of(protection))
+            client.call(BECOME_STANDBY, request, timeout=_COPY_SECONDS)
+        self._agent.keep(other)
+        return other
+
+    def become_standby(self, caller: Caller, asked: BecomeStandby, _body: bytes) -> Nothing:
+        protection, me = asked.protection, self._agent.identity.id
+        known = self._agent.protection(protection.id)
+        if {known.source, known.standby} != {caller.id, me} or protection.standby != me:
+            raise PermissionRefused(
+                "Only the two hosts of a protection can turn it", meaning="Nothing was done"
+            )
+        if (
+            asked.tenure.holder != caller.id
+            or self._keeping.keeper_for(known).record.epoch > asked.tenure.epoch
+        ):
+            raise PermissionRefused("The caller is not the holder of the machine", meaning="Nothing was done")
+        become_standby(self._agent, protection, asked.tenure)
+        return NOTHING
+
+    def failover(self, _caller: Caller, asked: Failover, _body: bytes) -> Report:
+        protection = self._agent.protection(asked.protection)
+        keeper, me = self._keeping.keeper_for(protection), self._agent.identity.id
+        if protection.standby != me:
+            raise UsageError(
+                f"The replica of {protection.machine} is not on this host",
+                meaning="Nothing was done",
+                hint="Run this on the standby",
+            )
+        if keeper.record.holder == me:
+            raise UsageError(
+                f"The machine {protection.machine} was taken over by this host already",
+                meaning="Nothing was done",
+                hint='See "hotspare replica lease"',
+            )
+        replica, folder = self._agent.replica(protection.id), self._agent.folder_of(protection.id)
+        if read_active(folder) is not None:
+            raise UsageError(
+                f"What this host has of {protection.machine} is from when it ran here",
+                meaning="Nothing was done",
+                hint='Run "hotspare replica reprotect" where it runs now, and wait until it is protected',
+            )
+        report = new_report("failover", protection.machine, protection.id)
+        loss = Loss(seconds=0.0, bytes=0)
+        if not asked.planned:
+            loss = self._loss(replica, asked.point, keeper.silent_for())
+        alive = self._is_alive(protection)
+        if asked.dry_run:
+            report.loss, report.epoch = loss, keeper.record.epoch
+            report.warnings += ["the source is alive: it would have to be --planned"] if alive else []
+            return report
+        ask_for(folder, Request(point=asked.point))
+        before = keeper.record.epoch
+        try:
+            self._take(protection, keeper, asked, report, alive=alive)
+        except BaseException:
+            (folder / REQUEST).unlink(missing_ok=True)  # it is not what a later failover is to do
+            raise
+        done = self._wait_for_report(folder, after=before)
+        done.loss = loss
+        done.steps[:0] = report.steps
+        done.bytes_compared, done.bytes_sent = report.bytes_compared, report.bytes_sent
+        done.seconds = round(time.time() - report.began, 3)
+        done.began = report.began
+        return done
+
+    def _take(
+        self, protection: Protection, keeper: LeaseKeeper, asked: Failover, report: Report, *, alive: bool
+    ) -> None:
+        """Become the holder, or raise."""
+        if asked.planned:
+            self._plan(protection, asked, report)
+            return
+        if alive and not asked.force:
+            raise HotspareError(
+                f"The host of {protection.machine} is alive",
+                meaning="Nothing was done: a machine must never run twice",
+                hint="Use --planned to move it without loss; --force only when it surely does not run there",
+            )
+        verdict = keeper.take_by_hand(forced=asked.force)
+        if not verdict.granted:
+            raise HotspareError(
+                f"It is not proven that {protection.machine} has stopped on its host: "
+                + (
+                    f"its lease runs for {verdict.remaining:.1f} s more"
+                    if verdict.remaining
+                    else "it may run without a lease, as its standby was not to take over by itself"
+                ),
+                meaning="Nothing was done: a machine must never run twice",
+                hint="Wait, or make sure that the host is off (pull its plug) and use --force",
+            )
+
+    def _plan(self, protection: Protection, asked: Failover, report: Report) -> None:
+        if asked.point:
+            raise UsageError("--planned and --point exclude each other", meaning="Nothing was done")
+        with report.step("shut down and hand over"), self._agent.client(protection.source) as client:
+            request = HandOver(protection=protection.id, shutdown_seconds=asked.shutdown_seconds)
+            given = client.call(HAND_OVER, request, timeout=asked.shutdown_seconds + 3600)
+        report.steps += given.steps
+        report.bytes_compared, report.bytes_sent = given.bytes_compared, given.bytes_sent
+
+    @staticmethod
+    def _wait_for_report(folder: Path, after: int) -> Report:
+        """Wait until the machine was started here, in a later epoch. Raises if it was not."""
+        end = time.monotonic() + _UP_SECONDS
+        while time.monotonic() < end:
+            report = read_report(folder)
+            if report is not None and report.epoch > after:
+                if report.problem:
+                    raise HotspareError(
+                        f"{report.machine} was taken over, and did not start: {report.problem}",
+                        meaning="Its replica is whole; this host is the only one that may run it",
+                        hint="Mend that, and start the agent of this host anew: it tries again",
+                    )
+                return report
+            time.sleep(_POLL_SECONDS)
+        raise HotspareError("The machine was not started in time; see the agent's log")
+
+    def _is_alive(self, protection: Protection) -> bool:
+        """Whether the other host's agent answers, and the machine runs there."""
+        try:
+            with self._agent.client(protection.source) as client:
+                status = client.call(LEASE_STATUS, Named(protection=protection.id), timeout=_ALIVE_SECONDS)
+        except PeerUnavailable:
+            return False
+        return status.runs_here
+
+    def _loss(self, replica: Replica, point: str, silent_for: float) -> Loss:
+        """Say what the machine will not have any more."""
+        points = replica.points()
+        if not points:
+            raise PointNotFound(
+                f"The replica of {replica.record.machine_name} has no point yet",
+                meaning="There is nothing to start",
+                hint="Wait for the end of the first copy",
+            )
+        if not point and replica.state.whole:
+            return Loss(seconds=round(silent_for, 1), bytes=0)
+        taken = (replica.point(point) if point else points[-1]).taken_at.timestamp()
+        return Loss(seconds=round(time.time() - taken, 1), bytes=None)

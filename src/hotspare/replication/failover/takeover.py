@@ -1,0 +1,160 @@
+"""Taking a machine over: on the standby, once this host is the holder."""
+
+import logging
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hotspare.errors import HotspareError, MachineNotFound
+from hotspare.replication.failover import machine as machines
+from hotspare.replication.failover.active import Active, make_active, read_active
+from hotspare.replication.failover.report import Report, new_report
+from hotspare.replication.kept import write_struct
+from hotspare.replication.lease.terms import Record
+from hotspare.replication.model import Protection, Tenure
+
+if TYPE_CHECKING:
+    from hotspare.replication.agent import Agent
+
+_LOG = logging.getLogger("hotspare.replica")
+REPORT = "failover-report.json"
+REQUEST = "failover-request.json"
+"""What the user asked for, until it is done: an agent that dies meanwhile goes on with it."""
+TENURE = "tenure.json"
+"""What the runner of the source reads: in which epoch this host runs the machine."""
+_BOOT_SECONDS = 300.0
+_HOOK_SECONDS = 120.0
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be started."""
+
+    point: str = ""
+
+
+def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
+    """Start the machine upon its replica, in an epoch of which this host is the holder.
+
+    May be called again after any interruption: it goes on with what there is.
+
+    Raises:
+        HotspareError: it cannot be started; the report, kept in the protection's folder, says at which step.
+    """
+    folder = agent.folder_of(protection.id)
+    report = new_report("failover", protection.machine, protection.id)
+    report.epoch = record.epoch
+    try:
+        with report.step("close the replica"):
+            tenure = Tenure(epoch=record.epoch, holder=agent.identity.id)
+            replica = agent.replica(protection.id)
+            replica.pass_on(tenure)
+            write_struct(folder / TENURE, tenure)
+        with report.step("put an image upon it"):
+            active = read_active(folder)
+            if active is None:
+                active = make_active(folder, replica, record.epoch, _request(folder).point)
+            if active.ended:
+                raise HotspareError("What is here is older than where the machine went from here")
+            report.point = "" if active.newest else active.point
+            taken = {point.id: point.taken_at for point in replica.points()}
+            report.point_taken_at = taken.get(active.point)
+        with report.step("define the machine"):
+            domain, warnings = machines.define(
+                protection.platform,
+                active.machine,
+                protection.machine,
+                {disk.name: replica.folder / disk.image for disk in active.disks},
+                active.state,
+                protection.failover.network_map,
+                replica.folder / "nvram",
+            )
+            report.warnings += warnings
+        with report.step("start it"):
+            machines.start(domain)
+    finally:
+        write_struct(folder / REPORT, report)
+    (folder / REQUEST).unlink(missing_ok=True)
+    _LOG.warning("%s was started here: %s", protection.machine, report.steps)
+    threading.Thread(
+        target=_after_start, args=(protection, active, report, folder), name="after-start", daemon=True
+    ).start()
+    return report
+
+
+def ask_for(folder: Path, request: Request) -> None:
+    """Note what the user wants to be started."""
+    write_struct(folder / REQUEST, request)
+
+
+def _request(folder: Path) -> Request:
+    path = folder / REQUEST
+    return msgspec.json.decode(path.read_bytes(), type=Request) if path.exists() else Request()
+
+
+def read_report(folder: Path) -> Report | None:
+    """Give the report of the last failover to this host."""
+    path = folder / REPORT
+    return msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
+
+
+def _after_start(protection: Protection, active: Active, report: Report, folder: Path) -> None:
+    """Do what can be done only when the guest is up: its addresses, and the user's command."""
+    try:
+        with report.step("wait for the guest's agent"):
+            domain = machines.find(protection.platform, protection.machine_id)
+            if not machines.wait_for_agent(domain, _BOOT_SECONDS):
+                report.warnings.append("the guest's agent has not answered")
+        if protection.failover.addresses:
+            with report.step("change addresses inside"):
+                report.warnings += machines.change_addresses(domain, protection.failover.addresses)
+        if protection.failover.after_start:
+            with report.step("run the command after it"):
+                _run_hook(protection, active)
+    except HotspareError as error:
+        _LOG.error("%s: %s", protection.machine, error)
+    finally:
+        write_struct(folder / REPORT, report)
+
+
+def _run_hook(protection: Protection, active: Active) -> None:
+    environment = {
+        **os.environ,
+        "HOTSPARE_MACHINE": protection.machine,
+        "HOTSPARE_MACHINE_ID": protection.machine_id,
+        "HOTSPARE_EPOCH": str(active.epoch),
+        "HOTSPARE_POINT": active.point,
+        "HOTSPARE_ADDRESSES": " ".join(protection.failover.addresses.values()),
+    }
+    run_command(protection.failover.after_start, environment)
+
+
+def run_command(command: str, environment: dict[str, str]) -> None:
+    """Run a command of the user's through the shell. Raises ``HotspareError`` when it fails."""
+    try:
+        ended = subprocess.run(  # noqa: S602 - a command line is what the user gave
+            command,
+            shell=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_HOOK_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HotspareError(f"{command!r} did not end within {_HOOK_SECONDS:.0f} s") from error
+    if ended.returncode:
+        said = ended.stdout.decode(errors="replace").strip()[-500:]
+        raise HotspareError(f"{command!r} ended with status {ended.returncode}: {said}")
+
+
+def start_again(protection: Protection) -> None:
+    """Start the machine on the host where it was before, after that was off for a while."""
+    try:
+        machines.start(machines.find(protection.platform, protection.machine_id))
+    except MachineNotFound:
+        _LOG.warning("%s is not defined here any more", protection.machine)

@@ -1,0 +1,1 @@
+"""Who may run a machine: never two hosts at once. ``lease.py`` has the rules, without any input or output."""

@@ -1,0 +1,115 @@
+"""When points are made of a mirrored machine, what they say, and which of them stay."""
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+
+import libvirt
+
+from hotspare.errors import HotspareError
+from hotspare.platforms.libvirt.inventory import describe_machine
+from hotspare.platforms.libvirt.state import read_state
+from hotspare.platforms.platform import Consistency
+from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
+from hotspare.replication.model import Protection
+from hotspare.replication.source.resync import Line
+from hotspare.replication.source.standby_link import StandbyLink
+from hotspare.replication.standby.exports import Exports
+from hotspare.replication.standby.service import Prepared
+from hotspare.repository.point import new_point_id
+from hotspare.thinning import parse_thinning
+
+_LOG = logging.getLogger("hotspare.replica")
+
+
+class PointMaker:
+    """Makes and thins the points of a protection, in a thread of its own: a slow standby holds nobody up."""
+
+    def __init__(self, protection: Protection, standby: StandbyLink) -> None:
+        self._protection = protection
+        self._standby = standby
+        self._thinning = parse_thinning(protection.retention)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="points")
+        self._under_way: Future[str] | None = None
+        self._due = 0.0
+        self._next_base = ""
+        """Serial of the bitmaps that began with the newest point."""
+        self.exports: Exports | None = None
+        """Where the disks are, as of ``start``."""
+        self.newest = ""
+        self.count = 0
+
+    def start(self, prepared: Prepared) -> None:
+        """Go on from what the standby has. The first point is made at once."""
+        self.exports = prepared.exports
+        self.newest, self.count = prepared.newest_point, prepared.points
+        self._due = time.monotonic()
+        self._next_base = ""
+
+    def settle(self) -> None:
+        """Wait for the end of what is under way."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            wait([under_way])
+
+    def describe(self, domain: libvirt.virDomain, disks: Mapping[str, int]) -> ReplicaPoint:
+        """Describe a point of now."""
+        now = datetime.now(UTC)
+        uri = self._protection.platform
+        machine = describe_machine(domain, uri)
+        state = read_state(domain, uri)
+        self.newest = new_point_id(now, after=self.newest)
+        return ReplicaPoint(
+            id=self.newest,
+            taken_at=now,
+            finished_at=now,
+            consistency=Consistency.CRASH.value,
+            machine=machine,
+            disks=tuple(ReplicaDisk(name=name, size=size) for name, size in disks.items()),
+            state=tuple(state.files),
+            warnings=tuple(state.warnings),
+        )
+
+    def tend(self, line: Line, disks: Mapping[str, int], base: str) -> str:
+        """Make a point if it is time, without waiting for it; give the serial of bitmaps that counts now."""
+        if self._under_way is None:
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + self._protection.interval
+                self._under_way = self._thread.submit(self._make, line, dict(disks), base)
+            return base
+        if not self._under_way.done():
+            return base
+        done, self._under_way = self._under_way, None
+        try:
+            return done.result()
+        except HotspareError as error:
+            _LOG.warning("%s: no point could be made: %s", self._protection.machine, error)
+            return base
+
+    def _make(self, line: Line, disks: Mapping[str, int], base: str) -> str:
+        """Make a point, and give the serial of the bitmaps that mark what a standby lacks if it dies now.
+
+        A point makes durable what the standby was sent before. Those bitmaps count that began with the point
+        before: what was under way when they began, and is not noted in them, has arrived long since.
+        """
+        if (failure := line.mirror.failure()) is not None:
+            raise HotspareError(failure)
+        base = self._next_base or base
+        self._standby.make_point(self.describe(line.monitor.domain, disks), base)
+        self._next_base = line.tracking.begin_beside()
+        line.tracking.drop_all_but({base, self._next_base})
+        self._thin()
+        return base
+
+    def _thin(self) -> None:
+        points = self._standby.points()
+        dropped = self._thinning.dropped({point.id: point.taken_at for point in points}, datetime.now(UTC))
+        if dropped:
+            points = self._standby.remove_points(sorted(dropped))
+        self.newest, self.count = points[-1].id, len(points)
+
+    def close(self) -> None:
+        """End the thread; what it does is given up."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,213 @@
+"""What a standby's agent can be asked about its replicas."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused
+from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.link.server import Caller
+from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
+from hotspare.replication.model import DiskSize, Protection, Tenure
+from hotspare.replication.standby.exports import Exports
+from hotspare.replication.standby.replica import Replica
+from hotspare.replication.standby.space import free_space_problem
+
+if TYPE_CHECKING:
+    from hotspare.replication.agent import Agent
+
+_PULSE_SECONDS = 1.0
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True):
+    """Make ready for writes of a machine; a replica is made if there is none."""
+
+    protection: Protection
+    tenure: Tenure
+    disks: tuple[DiskSize, ...]
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the replica is, and where its disks are."""
+
+    exports: Exports
+    base: str
+    """Serial of the source's bitmaps which mark all that the replica lacks; empty when none do."""
+    blank: frozenset[str]
+    """Disks that nothing was ever written to."""
+    whole: bool
+    newest_point: str
+    points: int
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for something of one replica."""
+
+    protection: str
+    tenure: Tenure
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    """How the replica is."""
+
+    problem: str
+    """Why it cannot take writes; empty when it can."""
+    exports: Exports | None
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True):
+    """Writes will come that are no whole machine before their end."""
+
+    protection: str
+    tenure: Tenure
+    point: ReplicaPoint | None
+    """Made before, of what is there now if that is whole."""
+
+
+class Advance(msgspec.Struct, frozen=True, kw_only=True):
+    """From now on the replica lacks what the bitmaps of another serial mark."""
+
+    protection: str
+    tenure: Tenure
+    base: str
+    whole: bool
+
+
+class MakePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a point."""
+
+    protection: str
+    tenure: Tenure
+    point: ReplicaPoint
+    base: str
+
+
+class RemovePoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove points."""
+
+    protection: str
+    tenure: Tenure
+    ids: tuple[str, ...]
+
+
+class PointList(msgspec.Struct, frozen=True, kw_only=True):
+    """The points of a replica, the oldest first."""
+
+    points: tuple[ReplicaPoint, ...]
+
+
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """Names a protection, by machine or id."""
+
+    protection: str
+
+
+PREPARE = Verb("replica.prepare", Prepare, Prepared, PEER)
+PULSE = Verb("replica.pulse", Ask, Pulse, PEER)
+BEGIN = Verb("replica.begin", Begin, Nothing, PEER)
+ADVANCE = Verb("replica.advance", Advance, Nothing, PEER)
+MAKE_POINT = Verb("replica.make-point", MakePoint, ReplicaPoint, PEER)
+REMOVE_POINTS = Verb("replica.remove-points", RemovePoints, PointList, PEER)
+FORGET = Verb("replica.forget", Named, Nothing, PEER)
+POINTS = Verb("replica.points", Named, PointList)
+
+
+def register(agent: "Agent") -> None:
+    """Let an agent answer all of this."""
+    service = _Service(agent)
+    agent.services.register(PREPARE, service.prepare)
+    agent.services.register(PULSE, service.pulse)
+    agent.services.register(BEGIN, service.begin)
+    agent.services.register(ADVANCE, service.advance)
+    agent.services.register(MAKE_POINT, service.make_point)
+    agent.services.register(REMOVE_POINTS, service.remove_points)
+    agent.services.register(FORGET, service.forget)
+    agent.services.register(POINTS, service.points)
+
+
+class _Service:
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    def prepare(self, caller: Caller, asked: Prepare, _body: bytes) -> Prepared:
+        protection, tenure = asked.protection, asked.tenure
+        if caller.id != protection.source or protection.standby != self._agent.identity.id:
+            raise PermissionRefused(
+                f"{caller.id} is not the source of this protection, or we not its standby"
+            )
+        self._note(protection)
+        replica = self._agent.make_replica(protection, tenure)
+        replica.pass_on(tenure)
+        replica.receive({disk.name: disk.size for disk in asked.disks})
+        exports = replica.serve(tenure, durable=protection.durable)
+        state, points = replica.state, replica.points()
+        return Prepared(
+            exports=exports,
+            base=state.base,
+            blank=frozenset(state.blank),
+            whole=state.whole,
+            newest_point=points[-1].id if points else "",
+            points=len(points),
+        )
+
+    def _note(self, protection: Protection) -> None:
+        try:
+            known = self._agent.protection(protection.id)
+        except MachineNotFound:
+            known = None
+        if known != protection:
+            self._agent.keep(protection)
+
+    def pulse(self, caller: Caller, asked: Ask, _body: bytes) -> Pulse:
+        replica = self._of(caller, asked.protection, asked.tenure)
+        problem = free_space_problem(replica.folder)
+        if not problem and not replica.answers(_PULSE_SECONDS):
+            problem = "its storage daemon has died or does not answer"
+        return Pulse(problem=problem, exports=replica.state.exports)
+
+    def begin(self, caller: Caller, asked: Begin, _body: bytes) -> Nothing:
+        replica = self._of(caller, asked.protection, asked.tenure)
+        if replica.state.whole and asked.point is not None:
+            replica.make_point(asked.point)
+        replica.set_whole(False)
+        return NOTHING
+
+    def advance(self, caller: Caller, asked: Advance, _body: bytes) -> Nothing:
+        replica = self._of(caller, asked.protection, asked.tenure)
+        replica.advance(asked.base, whole=asked.whole)
+        return NOTHING
+
+    def make_point(self, caller: Caller, asked: MakePoint, _body: bytes) -> ReplicaPoint:
+        replica = self._of(caller, asked.protection, asked.tenure)
+        if not replica.state.whole:
+            raise HotspareError("The replica is not whole", meaning="The point was not made")
+        made = replica.make_point(asked.point)
+        replica.advance(asked.base, whole=True)
+        return made
+
+    def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> PointList:
+        replica = self._of(caller, asked.protection, asked.tenure)
+        replica.remove_points(asked.ids)
+        return PointList(points=tuple(replica.points()))
+
+    def forget(self, caller: Caller, asked: Named, _body: bytes) -> Nothing:
+        try:
+            protection = self._agent.protection(asked.protection)
+        except MachineNotFound:
+            return NOTHING
+        if caller.id != protection.source:
+            raise PermissionRefused(f"{caller.id} is not the source of this protection")
+        self._agent.forget(protection.id)
+        return NOTHING
+
+    def points(self, _caller: Caller, asked: Named, _body: bytes) -> PointList:
+        return PointList(
+            points=tuple(self._agent.replica(self._agent.protection(asked.protection).id).points())
+        )
+
+    def _of(self, caller: Caller, protection: str, tenure: Tenure) -> Replica:
+        replica = self._agent.replica(protection)
+        if caller.id != tenure.holder:
+            raise PermissionRefused(f"{caller.id} does not hold the tenure that it names")
+        replica.check_tenure(tenure)
+        return replica

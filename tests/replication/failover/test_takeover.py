@@ -1,0 +1,146 @@
+"""A machine goes on on its standby with all that it had acknowledged, never on both, and comes home again."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hotspare.replication import protections
+from hotspare.replication.failover import service
+from hotspare.replication.link.wire import NOTHING
+from hotspare.replication.model import Phase, Status
+from lab.guest import LabGuest
+from lab.two_hosts import Host
+from tests.replication.failover.trio import QUICK, STATE, Acknowledged, Trio, wait_until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def trio(lab_host: None) -> Iterator[Trio]:
+    with Trio("failover") as trio:
+        yield trio
+
+
+def _written(guest: LabGuest) -> int:
+    """Give the last number in the file that the workload appends to; all before must be there."""
+    numbers = guest.exec("cat /data/journal").split()
+    assert [int(number) for number in numbers] == list(range(1, len(numbers) + 1))
+    return len(numbers)
+
+
+def _status(trio: Trio, host: Host, name: str) -> Status:
+    with trio.asking(host) as asked:
+        return next(one for one in asked.call(protections.STATUS, NOTHING) if one.protection.machine == name)
+
+
+def test_a_killed_host_is_taken_over_and_does_not_start_the_machine_again(trio: Trio) -> None:
+    hosts = trio.hosts
+    guest = LabGuest.create("kept", host=hosts.source)
+    guest.domain.setAutostart(1)
+    guest.start().wait_ready()
+    trio.protect(guest)
+    trio.wait_armed(hosts.source, guest.name)
+    guest.start_workload()
+    wait_until(lambda: guest.acked() > 30, "it writes")
+
+    # A rehearsal meanwhile: replication goes on, and nothing of it is left.
+    before, began = guest.acked(), time.monotonic()
+    checks = ("mount | grep -q ' /data '", "exit 3")
+    with trio.asking(hosts.standby) as asked:
+        asking = service.Rehearse(protection=guest.name, checks=checks)
+        report = asked.call(service.REHEARSE, asking, timeout=200)
+    print(f"rehearsed in {time.monotonic() - began:.1f} s: {[(s.name, s.seconds) for s in report.steps]}")
+    assert [bool(step.problem) for step in report.steps] == [False, False, False, False, True, False]
+    assert "status 3" in report.problem
+    assert guest.acked() > before
+    assert trio.lease(hosts.source, guest.name).armed
+    assert not [one for one in hosts.standby.connection().listAllDomains() if "rehearsal" in one.name()]
+    assert not list(hosts.standby.outside(f"{STATE}/rehearsals").glob("*"))
+
+    hosts.kill(hosts.source)
+    acked = guest.acked()
+    copy = LabGuest(guest.name, host=hosts.standby)
+    seconds = wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it runs on the standby")
+    print(f"taken over after {seconds:.1f} s")
+    copy.wait_ready()
+    assert _written(copy) >= acked
+    assert copy.exec("dmesg | grep -ci 'ext4.*error' || true") == "0"
+
+    hosts.power_on(hosts.source)
+    trio.start_agent(hosts.source)
+    wait_until(lambda: trio.lease(hosts.source, guest.name).epoch == 2, "the source hears of it")
+    time.sleep(2 * QUICK.beat)
+    assert not guest.running
+    assert not trio.lease(hosts.source, guest.name).runs_here
+    assert not guest.domain.autostart()
+    assert copy.running
+
+
+def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: Trio) -> None:
+    hosts = trio.hosts
+    guest = LabGuest.create("cut", host=hosts.source)
+    copy = LabGuest(guest.name, host=hosts.standby)
+    guest.start().wait_ready()
+    guest.write_random("/data/ballast", 6 * 2**20)
+    trio.protect(guest)
+    trio.wait_armed(hosts.source, guest.name)
+    guest.start_workload()
+    wait_until(lambda: guest.acked() > 30, "it writes")
+
+    # The standby alone is gone: the source goes on, and nobody would take over.
+    hosts.cut(hosts.source, hosts.standby)
+    wait_until(lambda: not trio.lease(hosts.source, guest.name).armed, "it is disarmed")
+    before = guest.acked()
+    wait_until(lambda: guest.acked() > before + 10, "it writes without its replica")
+    hosts.mend(hosts.source, hosts.standby)
+    trio.wait_armed(hosts.source, guest.name)
+
+    # The source is cut off from both: its guest stands still before the other one starts.
+    seen = Acknowledged(guest, copy)
+    hosts.cut_off(hosts.source)
+    wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it is taken over")
+    copy.wait_ready()
+    copy.start_workload("/data/journal2")
+    wait_until(lambda: copy.acked() > 10, "it writes on the standby")
+    seen.close()
+    assert seen.last(0)[0] < seen.seen[1][0][0]
+    assert _written(copy) >= guest.acked()
+
+    # The source comes back: its guest is ended, and its old disks are what the way home begins with.
+    hosts.mend_all()
+    wait_until(lambda: not guest.running, "the old guest is ended")
+    copy.write_random("/data/new", 2**19)
+    with trio.asking(hosts.standby) as asked:
+        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+    wait_until(lambda: trio.phase(hosts.standby, guest.name) is Phase.PROTECTED, "it is protected again")
+    status = _status(trio, hosts.standby, guest.name)
+    print(f"way home: {status.bytes_compared} compared, {status.bytes_sent} sent")
+    assert 2**19 <= status.bytes_sent < 5 * 2**20  # not the ballast
+    digest = copy.sha256("/data/new")
+    with trio.asking(hosts.source) as asked:
+        report = asked.call(
+            service.FAILOVER, service.Failover(protection=guest.name, planned=True), timeout=200
+        )
+    print(report.steps)
+    assert not copy.running
+    guest.wait_ready()
+    assert guest.sha256("/data/new") == digest
+    assert trio.lease(hosts.source, guest.name).epoch == 3
+
+    # At home and protected again; now its agent is killed, and nothing but the fence stops it there.
+    with trio.asking(hosts.source) as asked:
+        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+    trio.wait_armed(hosts.source, guest.name)
+    guest.start_workload("/data/journal3")
+    wait_until(lambda: int(guest.exec("wc -l < /data/journal3")) > 10, "it writes at home")
+    trio.kill_agent(hosts.source)
+    wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it is taken over")
+    acked = guest.acked()
+    copy.wait_ready()
+    assert guest.acked() == acked  # it stands still
+    assert guest.running  # and nobody but the fence has seen to that
+    numbers = copy.exec("cat /data/journal3").split()
+    assert len(numbers) >= acked
+    trio.start_agent(hosts.source)
+    wait_until(lambda: not guest.running, "the agent ends what the fence has stopped")
