@@ -51,6 +51,8 @@ class RunRow:
     """For how long reading waited so that the guest was not slowed down; None when it did not."""
     latency_factor: float | None
     """How many times its usual latency the guest's I/O had meanwhile."""
+    policy: str | None = None
+    """Name of the policy by which it ran; None for a command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
