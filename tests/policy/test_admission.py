@@ -130,8 +130,13 @@ def test_windows_are_broken_for_a_promise_only_where_that_is_allowed_and_never_i
     late = NOW + 600.0
     assert begun(with_requests(asked("kept", openings=closed, deadline=late))) == []
     allowed = asked("broken", openings=closed, deadline=late, may_break_openings=True)
-    assert begun(with_requests(allowed), NOW - 60) == []
-    assert begun(with_requests(allowed), NOW) == ["broken"]
+    assert begun(with_requests(allowed), NOW - 1801) == []
+    assert begun(with_requests(allowed), NOW - 1799) == ["broken"]
+    # A window that opens in time is waited for.
+    opens = Openings((NOW - 60,), (NOW + HOUR,))
+    in_time = asked("in time", openings=opens, deadline=late, may_break_openings=True)
+    assert begun(with_requests(in_time), NOW - 600) == []
+    assert begun(with_requests(in_time), NOW - 60) == ["in time"]
     dark = asked("dark", openings=closed, deadline=late, may_break_openings=True, blackouts=blackout)
     admission = with_requests(dark)
     assert begun(admission) == []
@@ -293,4 +298,4 @@ def test_windows_are_only_left_for_a_promise_that_would_break(
             ending.append((now + request.expected, request.id))
             if openings.at(now) is None:
                 assert request.may_break_openings
-                assert request.deadline - request.expected <= now
+                assert request.deadline - request.expected <= now + admission.patience.risk_margin

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -18,12 +18,10 @@ from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, NoSpace, PermissionRefused
 from hotspare.policy.document import (
     Configuration,
-    policy_fields,
+    all_fields,
     read_configuration,
     write_configuration,
 )
-from hotspare.policy.limits import Limits
-from hotspare.policy.policy import Policy
 
 app = noun("config", "Keep all policies in one YAML document: export, compare, apply.")
 
@@ -46,10 +44,8 @@ def export(*, options: Options = DEFAULTS) -> None:
         files = session.policies()
         policies, limits = files.all(), files.limits()
         if session.as_json:
-            fields = {name: policy_fields(policy) for name, policy in policies.items()}
-            output.print_document(
-                output.document("config", policies=fields, limits=msgspec.to_builtins(limits))
-            )
+            fields = [all_fields(policy) for policy in policies.values()]
+            output.print_document(output.document("config", policies=fields, limits=all_fields(limits)))
         else:
             output.print_text(write_configuration(policies, limits).rstrip())
 
@@ -118,23 +114,23 @@ def apply(
         _say(session, changes, applied=not dry_run)
 
 
+class Difference(NamedTuple):
+    """One field that is different."""
+
+    field: str
+    """``retention.daily``."""
+    before: object
+    after: object
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is different of one policy, or of the limits."""
 
     name: str
     action: Literal["added", "changed", "removed"]
-    before: dict[str, Any]
-    after: dict[str, Any]
-
-    def lines(self) -> list[str]:
-        """Say what is different, field by field: ``retention.daily: 7 -> 14``."""
-        before, after = _flat(self.before), _flat(self.after)
-        return [
-            f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-        ]
+    differences: tuple[Difference, ...] = ()
+    """Empty unless it is changed."""
 
 
 def _read(file: Path) -> Configuration:
@@ -159,16 +155,25 @@ def _changes(files: PolicyFiles, wanted: Configuration, *, prune: bool) -> list[
     for policy in sorted(wanted.policies, key=lambda policy: policy.name):
         old = before.get(policy.name)
         if old is None:
-            found.append(Change(policy.name, "added", {}, _fields(policy)))
+            found.append(Change(policy.name, "added"))
         elif old != policy:
-            found.append(Change(policy.name, "changed", _fields(old), _fields(policy)))
+            found.append(Change(policy.name, "changed", _differences(old, policy)))
     if prune:
         gone = sorted(before.keys() - {policy.name for policy in wanted.policies})
-        found += [Change(name, "removed", _fields(before[name]), {}) for name in gone]
+        found += [Change(name, "removed") for name in gone]
     limits = files.limits()
     if wanted.limits is not None and wanted.limits != limits:
-        found.append(Change("limits", "changed", _limits_fields(limits), _limits_fields(wanted.limits)))
+        found.append(Change("limits", "changed", _differences(limits, wanted.limits)))
     return found
+
+
+def _differences(before: msgspec.Struct, after: msgspec.Struct) -> tuple[Difference, ...]:
+    old, new = _flat(all_fields(before)), _flat(all_fields(after))
+    return tuple(
+        Difference(field, old.get(field), new.get(field))
+        for field in dict.fromkeys((*old, *new))
+        if old.get(field) != new.get(field)
+    )
 
 
 def _apply(files: PolicyFiles, wanted: Configuration, removed: list[str]) -> None:
@@ -183,27 +188,21 @@ def _apply(files: PolicyFiles, wanted: Configuration, removed: list[str]) -> Non
 def _say(session: Session, changes: list[Change], *, applied: bool) -> None:
     if session.as_json:
         fields = [
-            {"name": one.name, "action": one.action, "before": one.before, "after": one.after}
+            {
+                "name": one.name,
+                "action": one.action,
+                "differences": [difference._asdict() for difference in one.differences],
+            }
             for one in changes
         ]
         output.print_document(output.document("config-changes", applied=applied, changes=fields))
         return
     for change in changes:
         output.print_text(f"{change.name}: {change.action if applied else f'would be {change.action}'}")
-        if change.action == "changed":
-            for line in change.lines():
-                output.print_text(f"  {line}")
+        for one in change.differences:
+            output.print_text(f"  {one.field}: {_shown(one.before)} -> {_shown(one.after)}")
     if not changes:
         output.print_text("Nothing is different.")
-
-
-def _fields(policy: Policy) -> dict[str, Any]:
-    return policy_fields(policy)
-
-
-def _limits_fields(limits: Limits) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(limits)
-    return fields
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,6 +216,6 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "(default)"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if value is None or value in ((), [], ""):
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -17,7 +17,7 @@ from hotspare.errors import (
     SourceLost,
     TrackingWrong,
 )
-from hotspare.policy.document import policy_fields, write_policy
+from hotspare.policy.document import all_fields, write_policy
 from hotspare.policy.policy import Policy
 
 app = noun("policy", "Say what is protected, when, how and for how long, and have it done.")
@@ -36,8 +36,8 @@ def list_policies(*, options: Options = DEFAULTS) -> None:
     with Session(options) as session:
         policies = session.policies().all().values()
         if session.as_json:
-            documents = [{"name": policy.name, **policy_fields(policy)} for policy in policies]
-            output.print_document(output.document("policies", policies=documents))
+            fields = [all_fields(policy) for policy in policies]
+            output.print_document(output.document("policies", policies=fields))
             return
         header = ("POLICY", "ENABLED", "MACHINES", "WHEN", "RPO", "KEEPS", "REPOSITORY")
         output.print_table(header, [_cells(policy) for policy in policies])
@@ -54,8 +54,7 @@ def show(name: str, /, *, options: Options = DEFAULTS) -> None:
     with Session(options) as session:
         policy = session.policies().get(name)
         if session.as_json:
-            fields = {"name": policy.name, **policy_fields(policy)}
-            output.print_document(output.document("policy", policy=fields))
+            output.print_document(output.document("policy", policy=all_fields(policy)))
         else:
             output.print_text(f"# {session.policies().path(name)}\n{write_policy(policy).rstrip()}")
 

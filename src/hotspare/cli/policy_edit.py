@@ -19,7 +19,7 @@ from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, HotspareError, TargetExists, UsageError
-from hotspare.policy.document import policy_fields, read_policy, write_policy
+from hotspare.policy.document import all_fields, read_policy, write_policy
 from hotspare.policy.policy import Manner, Misfit, Policy, Schedule, checked
 from hotspare.policy.retention import Retention
 from hotspare.policy.selection import Selection
@@ -185,8 +185,7 @@ def remove(
 
 def _say(verb: str, policy: Policy, session: Session) -> None:
     if session.as_json:
-        fields = {"name": policy.name, **policy_fields(policy)}
-        output.print_document(output.document("policy", policy=fields))
+        output.print_document(output.document("policy", policy=all_fields(policy)))
         return
     output.print_text(f"{verb} the policy {policy.name}:\n{write_policy(policy).rstrip()}")
     output.print_text(f"\nSee what it means with 'hotspare policy preview {policy.name}'.")

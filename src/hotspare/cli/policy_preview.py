@@ -45,7 +45,7 @@ def preview(
     /,
     *,
     next_: Annotated[NonNegativeInt, Parameter(name="--next")] = 5,
-    retention: Annotated[bool, Parameter(negative="--no-retention")] = True,
+    no_retention: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Show which machines a policy selects, when it is due, and what its retention would forget.
@@ -56,11 +56,11 @@ def preview(
     Args:
         name: Name of the policy.
         next_: How many times at which it is due are shown.
-        retention: Judge the restore points in the repository; --no-retention does not open it.
+        no_retention: Do not open the repository, and judge no restore points.
         options: See below.
     """
     with Session(options) as session:
-        found = _look(Fleet(session), session.policies().get(name), next_, retention=retention)
+        found = _look(Fleet(session), session.policies().get(name), next_, retention=not no_retention)
         if session.as_json:
             output.print_document(output.document("policy-preview", **_fields(found)))
         else:

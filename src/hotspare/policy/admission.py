@@ -108,6 +108,13 @@ class Admission:
         if known is None:
             self._open_since.pop(request.id, None)
 
+    def resume(self, request: Request) -> None:
+        """Count a run that goes on already: it was granted before this state machine was made."""
+        self.withdraw(request.id)
+        if request.id not in self._running:
+            self._running[request.id] = request
+            self._taken.update(request.resources)
+
     def withdraw(self, request_id: str) -> None:
         """Take a machine out of the line; nothing happens when it is not there."""
         self._waiting.pop(request_id, None)
@@ -133,7 +140,7 @@ class Admission:
         awaited: set[Resource] = set()
         for request in self._in_order(now):
             urgent = self._latest_start(request) <= now + self.patience.risk_margin
-            if self._closed(request, now) or self._too_slow(request, now):
+            if self._too_slow(request, now):
                 continue
             if full := self._full(request, held):
                 # The first in line for what is full is enough: those behind it cannot begin before it.
@@ -158,9 +165,10 @@ class Admission:
         return "others are before it"
 
     def _in_order(self, now: float) -> list[Request]:
-        for request in self._waiting.values():
-            if request.id not in self._open_since and not self._closed(request, now):
-                self._open_since[request.id] = now
+        """Give those whose window is open, in the order in which they may begin."""
+        opened = [request for request in self._waiting.values() if not self._closed(request, now)]
+        for request in opened:
+            self._open_since.setdefault(request.id, now)
 
         def order(request: Request) -> tuple[float, ...]:
             latest = self._latest_start(request)
@@ -168,7 +176,7 @@ class Admission:
                 return (0, latest, request.asked_at)
             return (1, -request.priority, -request.rate, request.asked_at)
 
-        return sorted(self._waiting.values(), key=lambda request: (*order(request), request.id))
+        return sorted(opened, key=lambda request: (*order(request), request.id))
 
     def _latest_start(self, request: Request) -> float:
         """Tell when a run should have begun at the latest.
@@ -187,11 +195,22 @@ class Admission:
             # A run that is longer than any window begins in the first half of one.
             if left >= min(request.expected, length / 2):
                 return None
-        if request.may_break_openings and max(request.deadline - request.expected, request.asked_at) <= now:
+        if self._would_break(request, now):
             if request.blackouts is None or request.blackouts.at(now) is None:
                 return None
             return "there is a blackout"
         return "its window is closed" if opened is None else "the rest of its window is too short for it"
+
+    def _would_break(self, request: Request, now: float) -> bool:
+        """Tell whether a run may begin outside of its windows, for they would open too late for its promise.
+
+        It begins some time before it has to: others may be in the same need.
+        """
+        if not request.may_break_openings:
+            return False
+        latest = max(request.deadline - request.expected, request.asked_at)
+        opens = request.openings.next_start(now)
+        return latest <= now + self.patience.risk_margin and (opens is None or opens > latest)
 
     def _too_slow(self, request: Request, now: float) -> str | None:
         since = self._slow_since.get(request.host)

@@ -88,6 +88,19 @@ def write_configuration(policies: Mapping[str, Policy], limits: Limits) -> str:
     )
 
 
+def all_fields(part: msgspec.Struct) -> dict[str, Any]:
+    """Give everything that a part of a definition says, defaults too, as plain values."""
+    fields: dict[str, Any] = msgspec.structs.asdict(part)
+    return {
+        key: all_fields(value)
+        if isinstance(value, msgspec.Struct)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in fields.items()
+    }
+
+
 def policy_fields(policy: Policy) -> dict[str, Any]:
     """Give what a policy says beyond the defaults, as plain values, without its name."""
     fields: dict[str, Any] = msgspec.to_builtins(policy)

@@ -27,5 +27,10 @@ class Openings:
         index = bisect_right(self.starts, now) - 1
         return (self.starts[index], self.ends[index]) if index >= 0 and now < self.ends[index] else None
 
+    def next_start(self, now: float) -> float | None:
+        """Give when the next stretch after ``now`` begins; None when there is none."""
+        index = bisect_right(self.starts, now)
+        return self.starts[index] if index < len(self.starts) else None
+
 
 ALWAYS = Openings((-inf,), (inf,))

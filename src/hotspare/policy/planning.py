@@ -89,18 +89,44 @@ def opening_intervals(policy: Policy, low_peak: LowPeak | None, now: datetime) -
     return both_open(opened, quiet)
 
 
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """When runs of a policy may begin on a host, for a while from now on."""
+
+    openings: Openings
+    blackouts: Openings
+
+
+def hours_of(policy: Policy, low_peak: LowPeak | None, now: datetime) -> Hours:
+    """Work out the hours of a policy on a host once, for all its machines there."""
+    span = Interval(now - timedelta(days=7), now + _AHEAD)
+    lit = OpenTimes(policy.zone, (), policy.open_times.blackouts).between(*span)
+    return Hours(
+        Openings.of(opening_intervals(policy, low_peak, now)), Openings.of(merged(without([span], lit)))
+    )
+
+
 def request_for(
     policy: Policy,
     standing: Standing,
     resources: frozenset[Resource],
     low_peak: LowPeak | None,
     now: datetime,
+    hours: Hours | None = None,
 ) -> Request:
-    """Give what is asked of admission for a machine that is due now."""
+    """Give what is asked of admission for a machine that is due now.
+
+    Args:
+        policy: by which it is due.
+        standing: how it stands with the policy's repository.
+        resources: what its run takes part of.
+        low_peak: what was learnt of its host.
+        now: the time.
+        hours: those of ``hours_of``, where they were worked out already.
+    """
     expected = estimate(standing.runs)
+    hours = hours or hours_of(policy, low_peak, now)
     machine = standing.machine
-    blackouts = OpenTimes(policy.zone, (), policy.open_times.blackouts)
-    span = Interval(now - timedelta(days=7), now + _AHEAD)
     return Request(
         id=f"{policy.name}/{machine.platform}/{machine.id}",
         host=machine.platform,
@@ -110,9 +136,9 @@ def request_for(
         expected=expected.seconds,
         rate=expected.rate,
         priority=policy.priority,
-        openings=Openings.of(opening_intervals(policy, low_peak, now)),
+        openings=hours.openings,
         may_break_openings=policy.schedule.break_windows_for_rpo,
-        blackouts=Openings.of(merged(without([span], blackouts.between(*span)))),
+        blackouts=hours.blackouts,
     )
 
 
