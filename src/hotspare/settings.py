@@ -26,6 +26,7 @@ KEYS = (
     "platform",
     "state_folder",
     "policy_folder",
+    "job_database",
     "scratch_folder",
     "upload_limit",
     "download_limit",
@@ -59,6 +60,8 @@ class Settings:
     """Holds the catalog."""
     policy_folder: Path
     """Holds the policies, a file each."""
+    job_database: str
+    """URL of what servers and movers keep their jobs in; SQLite in the state folder by default."""
     scratch_folder: Path | None
     """Where a running machine's overwritten blocks wait during a backup; None for the platform's default."""
     upload_limit: str | None
@@ -110,14 +113,16 @@ def load_settings(
         for key in ("state_folder", "policy_folder", "scratch_folder")
         if key in values
     }
+    state_folder = folders.get("state_folder") or _default_state_folder(environment, home, is_root)
     usual = path or default_config_file(environment, home, is_root)
     return Settings(
         repository=values.get("repository"),
         passphrase=_passphrase_source(environment, from_file, str(path)),
         key_file=_absolute(values["key_file"], home) if "key_file" in values else None,
         platform=values.get("platform", DEFAULT_PLATFORM),
-        state_folder=folders.get("state_folder") or _default_state_folder(environment, home, is_root),
+        state_folder=state_folder,
         policy_folder=folders.get("policy_folder") or usual.parent / "policies",
+        job_database=values.get("job_database", f"sqlite:///{state_folder}/jobs.sqlite"),
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),

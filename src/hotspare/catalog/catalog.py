@@ -135,13 +135,34 @@ class Catalog:
                 ),
             )
 
-    def runs(self, limit: int, *, policy: str | None = None) -> list[RunRow]:
-        """Give the newest runs, the newest first; only those of a policy, if one is named."""
+    def add_run(self, run: RunRow) -> None:
+        """Note a run that is over: it went on elsewhere, or never began. It gets a number of its own."""
+        ended = run.finished_at or run.started_at
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO runs (kind, machine, platform, repository, process, started_at, finished_at,"
+                " policy, outcome, error_code, error, point, bytes_read, bytes_stored) VALUES (:kind, :machine,"
+                " :platform, :repository, '', :started_at, :finished_at, :policy, :outcome, :error_code,"
+                " :error, :point, :bytes_read, :bytes_stored)",
+                asdict(run) | {"started_at": _stamp(run.started_at), "finished_at": _stamp(ended)},
+            )
+
+    def runs(
+        self, limit: int, *, policy: str | None = None, machine: str | None = None, before: int | None = None
+    ) -> list[RunRow]:
+        """Give the newest runs, the newest first.
+
+        Args:
+            limit: how many.
+            policy: only those of this policy.
+            machine: only those of machines of this name.
+            before: only those with a lower number.
+        """
+        chosen = {"policy = ?": policy, "machine = ?": machine, "id < ?": before}
+        given = {condition: value for condition, value in chosen.items() if value is not None}
+        query = "SELECT * FROM runs WHERE " + " AND ".join(("1", *given)) + " ORDER BY id DESC LIMIT ?"
         with _explained(self.path):
-            rows = self._connection.execute(
-                "SELECT * FROM runs WHERE ? IS NULL OR policy = ? ORDER BY id DESC LIMIT ?",
-                (policy, policy, limit),
-            ).fetchall()
+            rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [_run_of(row) for row in rows]
 
     def good_backups(self, platform: str, machine: str, repository: str, limit: int) -> list[RunRow]:
@@ -157,7 +178,8 @@ class Catalog:
     def last_runs_of(self, policy: str) -> dict[tuple[str, str], RunRow]:
         """Give the newest run of a policy for each machine, by platform and the machine's name."""
         query = """
-            SELECT * FROM runs WHERE policy = ? AND (outcome IS NULL OR outcome != 'interrupted') ORDER BY id
+            SELECT * FROM runs WHERE policy = ? AND (outcome IS NULL
+            OR outcome NOT IN ('interrupted', 'missed')) ORDER BY id
         """
         with _explained(self.path):
             rows = self._connection.execute(query, (policy,)).fetchall()

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Outcome = Literal["running", "ok", "failed", "interrupted", "lost"]
+Ended = Literal["ok", "failed", "interrupted", "cancelled", "missed"]
+"""``interrupted``: it stopped, and is due as before; ``cancelled``: somebody did not want it; ``missed``: it
+was due, and never began."""
+Outcome = Literal["running", "lost"] | Ended
 """``lost``: the process went away without a word (killed, power cut)."""
 
 
@@ -59,7 +62,7 @@ class RunRow:
 class RunResult:
     """How a run ended."""
 
-    outcome: Literal["ok", "failed", "interrupted"]
+    outcome: Ended
     error_code: str | None = None
     error: str | None = None
     point: str | None = None

@@ -28,6 +28,8 @@ NOUNS = {
     "machine": "See which machines a platform has, and since when they are protected.",
     "backup": "Back up machines, or a disk image.",
     "policy": "Say what is protected, when, how and for how long, and have it done.",
+    "server": "Have policies run by themselves, on this host and with movers on others.",
+    "job": "See what the server does, cancel it, have it done again or sooner.",
     "config": "Keep all policies in one YAML document: export, compare, apply.",
     "load": "Sample how busy hosts are, and see when backups disturb least.",
     "point": "See restore points, serve their disks, forget them.",

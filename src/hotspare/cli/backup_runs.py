@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.backup.machine import BackupOptions, backup_machine
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli.backup_results import BackupResult, Outcome, doubts_about
@@ -48,7 +49,13 @@ class Backups:
                     results.append(self.one(one, listener, cancellation))
         return results
 
-    def one(self, wanted: WantedMachine, listener: Listener, cancellation: Cancellation) -> BackupResult:
+    def one(
+        self,
+        wanted: WantedMachine,
+        listener: Listener,
+        cancellation: Cancellation,
+        claim: Claim = UNDISPUTED,
+    ) -> BackupResult:
         """Back up one machine; what goes wrong is in the result."""
         began = time.monotonic()
         run = None
@@ -61,6 +68,7 @@ class Backups:
                     self.options,
                     run.watching(listener),
                     cancellation,
+                    claim,
                 )
                 run.point = point.id
         except HotspareError as error:

@@ -43,6 +43,10 @@ class Fleet:
         self._machines: dict[str, list[Machine]] = {}
         self._repositories: dict[str, Repository] = {}
 
+    def look_again(self) -> None:
+        """Have the platforms asked for their machines again."""
+        self._machines.clear()
+
     def platform(self, uri: str) -> Platform:
         """Connect to a platform. Raises what ``Session.platform_at`` does."""
         if uri not in self._platforms:

@@ -13,6 +13,7 @@ from hotspare.cli.policy_retention import Judged, judge, judged_fields, print_ju
 from hotspare.cli.repo_lock import points_locked_until
 from hotspare.cli.session import Session
 from hotspare.errors import PointKept
+from hotspare.repository.repository import Repository
 
 
 def forget(
@@ -45,9 +46,8 @@ def forget(
         if doomed and not dry_run:
             question = f"Forget {len(doomed)} of {len(judged)} restore points by the policy {name}?"
             confirm(question, "Nothing was removed", yes=yes)
-            kept_meanwhile = _forget(
-                fleet, doomed, History(session, fleet.repository(policy).backend.url), name
-            )
+            repository = fleet.repository(policy)
+            kept_meanwhile = forget_points(repository, doomed, History(session, repository.backend.url))
             gone = [one.point for one in doomed if one.point.id not in kept_meanwhile]
             locked_until = points_locked_until(fleet.repository(policy), gone)
         judged = [
@@ -64,9 +64,8 @@ def forget(
         output.print_text(f"{verb} {gone_count} of {len(judged)} restore points.")
 
 
-def _forget(fleet: Fleet, doomed: list[Judged], history: History, name: str) -> set[str]:
+def forget_points(repository: Repository, doomed: list[Judged], history: History) -> set[str]:
     """Forget points, the oldest first; gives the ids of those that a user has begun to keep meanwhile."""
-    repository = fleet.repository(fleet.session.policies().get(name))
     kept = set()
     for one in doomed:
         try:

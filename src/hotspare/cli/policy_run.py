@@ -1,7 +1,6 @@
 """``hotspare policy run``: have machines backed up by a policy, in the order that admission gives."""
 
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
@@ -18,6 +17,7 @@ from hotspare.cli.backup_runs import Backups, WantedMachine
 from hotspare.cli.history import History
 from hotspare.cli.load import latency_ratio
 from hotspare.cli.options import DEFAULTS, Options, ProgressForm
+from hotspare.cli.policy_due import request_of, those_due
 from hotspare.cli.policy_fleet import Chosen, Fleet
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes
@@ -27,9 +27,8 @@ from hotspare.events import Listener
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import Consistency, DiskChoice
 from hotspare.policy.admission import Admission, Request
-from hotspare.policy.limits import Limits, resources
+from hotspare.policy.limits import Limits
 from hotspare.policy.openings import ALWAYS
-from hotspare.policy.planning import due_since, request_for
 from hotspare.policy.policy import Policy
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -126,31 +125,13 @@ class _Queue:
             )
         now = datetime.now(UTC)
         if self.due:
-            chosen = self._those_due(policy, chosen, now)
-        if not chosen:
-            return
-        repository = self.fleet.repository(policy).backend.url
+            chosen = [one.chosen for one in those_due(self.fleet, policy, chosen, now)]
         for one in chosen:
-            machine = one.machine
-            taken = resources(host=machine.platform, repository=repository, mover=socket.gethostname())
-            low_peak = self.fleet.low_peak(policy, machine.platform)
-            standing = self.fleet.standing(machine, repository)
-            request = request_for(policy, standing, taken, low_peak, now)
+            request = request_of(self.fleet, policy, one, socket.gethostname(), now)
             if not self.due:
                 request = replace(request, openings=ALWAYS)
             self._jobs[request.id] = _Job(policy, one, request)
             self._admission.ask(request)
-
-    def _those_due(self, policy: Policy, chosen: Sequence[Chosen], now: datetime) -> list[Chosen]:
-        last = self.fleet.catalog.last_runs_of(policy.name)
-        changed_at = self.fleet.session.policies().changed_at(policy.name)
-        found = []
-        for one in chosen:
-            run_before = last.get((one.machine.platform, one.machine.name))
-            since = run_before.started_at if run_before else changed_at
-            if due_since(policy, since, now) is not None:
-                found.append(one)
-        return found
 
     def run(self, progress: ProgressForm) -> list[BackupResult]:
         """Back up one machine after the other, until none may begin; gives the results in that order."""

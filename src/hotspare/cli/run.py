@@ -33,7 +33,8 @@ def list_runs(
 ) -> None:
     """List the newest backups, restores and verifications that were started on this host.
 
-    An outcome is "ok", "failed", "interrupted", "running" or "lost" (the process went away without a word).
+    An outcome is "ok", "failed", "interrupted", "running", "lost" (the process went away without a word),
+    "cancelled" or "missed" (it was due while no server ran).
 
     Args:
         limit: How many.

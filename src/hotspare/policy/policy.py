@@ -45,6 +45,8 @@ class Schedule(_Part, frozen=True, kw_only=True):
     """The oldest that the newest restore point may become: ``26h``; empty for no promise."""
     break_windows_for_rpo: bool = False
     """Begin outside of windows (never in a blackout) what would break that promise by waiting."""
+    stop_at_window_end: bool = False
+    """Stop what is not through when its window closes; the next run uses what it has stored."""
 
 
 class Manner(_Part, frozen=True, kw_only=True):
