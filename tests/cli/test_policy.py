@@ -94,6 +94,7 @@ def test_a_policy_is_added_shown_listed_and_removed(program: Program) -> None:
         (["--hook", "oracle"], "Policy bad: There is no hook 'oracle'"),
         (["--window", "at night"], "is no window"),
         (["--time-zone", "Nowhere"], "no time zone"),
+        (["-r", "sftp://user:secret@host/x"], "password in the URL"),
     ],
 )
 def test_what_makes_no_sense_is_not_added(program: Program, words: list[str], said: str) -> None:
@@ -201,6 +202,19 @@ def test_nothing_to_do_is_said(program: Program) -> None:
     far = program.run("policy", "run", "far")
     assert far.status == 2
     assert "is on another host" in far.err
+
+
+def test_a_mistake_in_one_policy_keeps_no_other_from_its_backups(program: Program) -> None:
+    program.expect("policy", "add", "good", "--when", "hourly", "--include", "db")
+    program.expect("policy", "add", "far", "--when", "hourly", "--platform", f"{program.folder}/gone")
+    policy_file(program, "bad").write_text("schedule:\n  wen: hourly\n")
+    for name in ("good", "far"):
+        long_ago(program, name)
+    done = program.run("policy", "run", "--due")
+    assert done.status == 2
+    assert 'bad.yaml, line 2: there is no "wen" here' in done.err
+    assert "gone cannot be listed" in done.err
+    assert "db: restore point" in done.out
 
 
 def points(program: Program) -> list[str]:

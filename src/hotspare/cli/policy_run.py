@@ -1,6 +1,7 @@
 """``hotspare policy run``: have machines backed up by a policy, in the order that admission gives."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
@@ -22,7 +23,7 @@ from hotspare.cli.policy_fleet import Chosen, Fleet
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes
 from hotspare.cli.session import Session
-from hotspare.errors import MachineNotFound, UsageError
+from hotspare.errors import HotspareError, MachineNotFound, UsageError
 from hotspare.events import Listener
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import Consistency, DiskChoice
@@ -51,13 +52,15 @@ def run(
         options: See below.
     """
     with Session(options) as session:
-        policies = _policies(session, name, due=due)
+        names = _names(session, name, due=due)
         fleet = Fleet(session)
         queue = _Queue(fleet, msgspec.structs.replace(session.policies().limits(), mover=1), due=due)
-        for policy in policies:
-            queue.ask_for(policy)
+        failures = _ask_for_all(queue, names)
+        if failures and not due:
+            raise failures[0]
         if dry_run:
             _tell_order(session, queue)
+            _refuse(failures)
             return
         results = queue.run(session.options.progress_form)
         waiting = queue.left_waiting()
@@ -72,19 +75,40 @@ def run(
                 f"Nothing was backed up: {'all have to wait' if waiting else 'nothing is due'}."
             )
         refuse_failures(results)
+        _refuse(failures)
 
 
-def _policies(session: Session, name: str | None, *, due: bool) -> list[Policy]:
-    files = session.policies()
+def _names(session: Session, name: str | None, *, due: bool) -> list[str]:
     if name is not None:
-        return [files.get(name)]
+        return [name]
     if not due:
         raise UsageError(
             "No policy is named",
             meaning="Nothing was backed up",
             hint="Name one, or say --due for all that are",
         )
-    return [policy for policy in files.all().values() if policy.enabled]
+    return session.policies().names()
+
+
+def _ask_for_all(queue: "_Queue", names: Sequence[str]) -> list[HotspareError]:
+    """Put the machines of policies in line; gives why some of the policies could not be asked for.
+
+    A mistake in one policy, or a platform that does not answer, keeps no other from its backups.
+    """
+    failures: list[HotspareError] = []
+    for name in names:
+        try:
+            queue.ask_for(queue.fleet.session.policies().get(name))
+        except HotspareError as error:
+            failures.append(error)
+    return failures
+
+
+def _refuse(failures: Sequence[HotspareError]) -> None:
+    for error in failures[1:]:
+        output.warn(str(error))
+    if failures:
+        raise failures[0]
 
 
 @dataclass(frozen=True, slots=True)
