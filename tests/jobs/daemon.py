@@ -16,7 +16,7 @@ from hotspare.jobs.book import JobBook
 from hotspare.jobs.orders import Order
 from tests.cli.program import HOTSPARE, Program
 
-_PATIENCE = 60.0
+_PATIENCE = 100.0
 
 
 @dataclass
@@ -36,6 +36,11 @@ class Daemon:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0])
 
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.log.read_text().partition("Ready as ")[2].partition(":")[0]
+
     def signal(self, number: signal.Signals) -> None:
         """Send the program a signal."""
         os.kill(self.pid, number)
@@ -48,8 +53,8 @@ class Daemon:
 
     def wait_ready(self) -> float:
         """Return once it is ready; gives the seconds since it was started."""
-        wait_for(lambda: "Ready:" in self.log.read_text() or self.process.poll() is not None)
-        assert "Ready:" in self.log.read_text(), self.log.read_text()
+        wait_for(lambda: "Ready as" in self.log.read_text() or self.process.poll() is not None)
+        assert "Ready as" in self.log.read_text(), self.log.read_text()
         return time.monotonic() - self.started
 
 
@@ -75,7 +80,7 @@ class Site:
     def start(self, *words: str, apart: bool = False, **variables: str) -> Daemon:
         """Start ``hotspare server ...``; ``apart`` in name spaces of its own for processes and network."""
         log = self.folder / f"daemon-{len(self._daemons)}.log"
-        under = ["unshare", "--net", "--pid", "--fork", "--kill-child"] if apart else []
+        under = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"] if apart else []
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*under, sys.executable, str(HOTSPARE), "server", *words],

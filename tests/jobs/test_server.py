@@ -11,6 +11,7 @@ import pytest
 
 from hotspare.units import MIB
 from tests.cli.program import Program
+from tests.cli.test_json_output import differences, examples, shape
 from tests.jobs.daemon import Site, site, wait_for
 
 SLOW = "backup:\n  read_limit: 3MiB/s\n"
@@ -68,6 +69,9 @@ def test_cancelled_asked_for_again_and_stopped_in_the_midst(served: Site) -> Non
     served.program.expect("job", "cancel", first)
     wait_for(lambda: "cancelled" in served.outcomes(), served.describe)
     assert served.job(id=first)["state"] == "cancelled"
+    for command in (["list"], ["show", first]):
+        printed = served.program.expect("job", *command, "-o", "json").document()
+        assert differences(shape(examples()[printed["type"]]), shape(printed), printed["type"]) == []
     again = served.program.run("job", "cancel", first)
     assert again.status == 1
     assert "has ended" in again.err

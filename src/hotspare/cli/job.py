@@ -36,10 +36,7 @@ def list_jobs(
     with Session(options) as session, _book(session) as book:
         jobs, movers = book.jobs(limit), book.movers()
         if session.as_json:
-            fields = [
-                {"id": one.id, "name": one.name, "state": one.state, "hosts": list(one.queues)}
-                for one in movers
-            ]
+            fields = [{"name": one.title, "state": one.state, "hosts": list(one.queues)} for one in movers]
             output.print_document(
                 output.document("jobs", jobs=[job_fields(job) for job in jobs], movers=fields)
             )

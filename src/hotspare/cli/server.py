@@ -1,7 +1,6 @@
 """``hotspare server``: policies run by themselves."""
 
 import logging
-import os
 import socket
 import sys
 from typing import Annotated
@@ -91,13 +90,13 @@ def _serve(options: Options, slots: int | None, queues: list[str], *, schedules:
         settings = session.settings
         _refuse_without_credential(settings)
         most = session.policies().limits().mover if slots is None else slots
-    name = f"{socket.gethostname()}:{os.getpid()}"
-    queues = queues if most else []
+    name, queues = socket.gethostname(), queues if most else []
     plan = ServerPlan(database=settings.job_database, name=name, queues=queues, slots=most)
     plans = ServerPlans(options) if schedules else None
 
-    def ready() -> None:
-        output.note(f"Ready: {'policies run, and ' if schedules else ''}up to {most} backups at once.")
+    def ready(title: str) -> None:
+        policies = "policies run, " if schedules else ""
+        output.note(f"Ready as {title}: {policies}up to {most} backups at once here.")
         notify("READY=1")
 
     with cancelled_by_signals() as cancellation:

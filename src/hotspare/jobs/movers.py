@@ -35,6 +35,11 @@ class MoverRow:
     state: str
     started_at: float
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return mover_title(self.name, self.id)
+
 
 @dataclass(slots=True)
 class Watch:
@@ -119,10 +124,15 @@ class Movers:
         return [MoverRow(**{**row, "queues": tuple(json.loads(row["queues"]))}) for row in rows]
 
     def names(self) -> dict[int, str]:
-        """Give the name of each mover that ever was."""
+        """Give what people call each mover that ever was."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(movers.c.id, movers.c.name)).all()
-        return {int(number): str(name) for number, name in rows}
+        return {int(number): mover_title(name, number) for number, name in rows}
+
+
+def mover_title(name: str, number: int) -> str:
+    """Give what people call a mover: its host, and a number that no other ever had."""
+    return f"{name}#{number}"
 
 
 def known_dead(rows: Iterable[MoverRow]) -> list[int]:

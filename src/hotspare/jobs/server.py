@@ -13,7 +13,7 @@ from hotspare.errors import HotspareError
 from hotspare.jobs.claims import Claims
 from hotspare.jobs.database import checked_url, open_database
 from hotspare.jobs.mover import Mover
-from hotspare.jobs.movers import Movers
+from hotspare.jobs.movers import Movers, mover_title
 from hotspare.jobs.queue import JobQueue
 from hotspare.jobs.scheduler import Scheduler
 from hotspare.jobs.waiting import Waiting
@@ -42,7 +42,7 @@ def serve(
     work: Work,
     plans: Plans | None,
     cancellation: Cancellation,
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Callable[[str], None] = lambda _title: None,
 ) -> None:
     """Run until cancelled; what goes on then is stopped, and finished by others or after a restart.
 
@@ -51,7 +51,7 @@ def serve(
         work: what a run does.
         plans: who is due; None for a mover that leaves this to a server elsewhere.
         cancellation: ends it.
-        on_ready: called once runs can begin.
+        on_ready: called once runs can begin, with what the mover is called.
 
     Raises:
         ConfigError: the URL of the job database cannot be used.
@@ -63,7 +63,7 @@ def serve(
     mover = Mover(engine, url, work, given_up.set)
     try:
         mover.start(plan.name, plan.queues, plan.slots, schedules=plans is not None)
-        on_ready()
+        on_ready(mover_title(plan.name, mover.id))
         if plans is None:
             _wait(cancellation, given_up)
         else:
