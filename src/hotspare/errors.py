@@ -102,6 +102,13 @@ class MachineNotFound(HotspareError):
     exit_status = 21
 
 
+class PolicyNotFound(HotspareError):
+    """This host has no policy of that name."""
+
+    code = "no-policy"
+    exit_status = 32
+
+
 class PointNotFound(HotspareError):
     """The repository holds no such restore point."""
 

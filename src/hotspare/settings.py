@@ -25,11 +25,13 @@ KEYS = (
     "key_file",
     "platform",
     "state_folder",
+    "policy_folder",
+    "job_database",
     "scratch_folder",
     "upload_limit",
     "download_limit",
 )
-_FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "scratch_folder")
+_FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "policy_folder", "scratch_folder")
 
 _KINDS: Iterable[Literal["file", "command"]] = ("file", "command")
 
@@ -56,6 +58,10 @@ class Settings:
     platform: str
     state_folder: Path
     """Holds the catalog."""
+    policy_folder: Path
+    """Holds the policies, a file each."""
+    job_database: str
+    """URL of what servers and movers keep their jobs in; SQLite in the state folder by default."""
     scratch_folder: Path | None
     """Where a running machine's overwritten blocks wait during a backup; None for the platform's default."""
     upload_limit: str | None
@@ -102,14 +108,22 @@ def load_settings(
             if value:
                 values[key], origins[key] = value, origin
                 break
-    state_folder = _absolute(values["state_folder"], home) if "state_folder" in values else None
+    folders = {
+        key: _absolute(values[key], home)
+        for key in ("state_folder", "policy_folder", "scratch_folder")
+        if key in values
+    }
+    state_folder = folders.get("state_folder") or _default_state_folder(environment, home, is_root)
+    usual = path or default_config_file(environment, home, is_root)
     return Settings(
         repository=values.get("repository"),
         passphrase=_passphrase_source(environment, from_file, str(path)),
         key_file=_absolute(values["key_file"], home) if "key_file" in values else None,
         platform=values.get("platform", DEFAULT_PLATFORM),
-        state_folder=state_folder or _default_state_folder(environment, home, is_root),
-        scratch_folder=_absolute(values["scratch_folder"], home) if "scratch_folder" in values else None,
+        state_folder=state_folder,
+        policy_folder=folders.get("policy_folder") or usual.parent / "policies",
+        job_database=values.get("job_database", f"sqlite:///{state_folder}/jobs.sqlite"),
+        scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),
         config_file=path,

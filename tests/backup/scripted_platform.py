@@ -6,6 +6,7 @@ real one shows at which call cannot be commanded. Everything else is tested on r
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from hotspare.block.extent import Extent, ExtentKind
 from hotspare.cancellation import Cancellation
@@ -79,6 +80,9 @@ class ScriptedPlatform:
         return Machine(
             id="uuid of web01", name="web01", platform=self.uri, state=PowerState.RUNNING, disks=disks
         )
+
+    def use(self, at: datetime) -> None:
+        return None
 
     @contextmanager
     def open_snapshot(

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from hotspare import events
+from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.backup.content import CONTINUOUS, store_content
 from hotspare.backup.file_index import index_snapshot
 from hotspare.backup.inside import file_system_of, look_inside
@@ -58,8 +59,6 @@ from hotspare.repository.writer import RepositoryWriter
 
 _HELD_BACK_SECONDS = 1.0
 """Waiting for less than that is not worth a word."""
-
-
 Kind = TypeVar("Kind", bound=PointContent)
 
 
@@ -97,6 +96,7 @@ def backup_machine(
     options: BackupOptions,
     listener: events.Listener,
     cancellation: Cancellation,
+    claim: Claim = UNDISPUTED,
 ) -> RestorePoint:
     """Make a restore point of one machine and give it.
 
@@ -106,6 +106,7 @@ def backup_machine(
         ConsistencyNotReached: the level that is required, or a hook that must not fail.
         NoSpace: the repository or the scratch space is full.
         Interrupted: ``cancellation`` was requested.
+        RunExpelled: it was given up meanwhile, by a collector of garbage or by who took it over.
     """
     machine = platform.inspect(name)
     started_at = datetime.now(UTC)
@@ -113,6 +114,7 @@ def backup_machine(
     # Only a parent that is looked for while the writer is open is protected from collectors of garbage.
     with ExitStack() as stack:
         writer = stack.enter_context(repository.writer())
+        claim.begun(writer.session_id)
         earlier, point_id = _place(repository, machine, started_at, listener)
         request = _request(repository, point_id, earlier, options)
         cancellation.check()
@@ -147,6 +149,7 @@ def backup_machine(
             parent=run.parent.id if run.parent else None,
             session=writer.session_id,
         )
+        claim.before_commit()
         writer.publish(point)
         snapshot.commit()
     return point
@@ -157,8 +160,7 @@ def _place(
 ) -> tuple[list[RestorePoint], str]:
     """Give the points that can be read, the oldest first, and the id of the one that comes after them.
 
-    When a newer one than those cannot be read, the platform has given up their tokens, and the backup becomes
-    a full.
+    When a newer one than those cannot be read, the platform has given up their tokens: it becomes a full.
     """
     unreadable = [""]
 

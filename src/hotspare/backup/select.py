@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from hotspare.platforms.platform import Machine
+from hotspare.policy.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,10 @@ class MachineChoice:
 
     def takes(self, machine: Machine) -> bool:
         """Tell whether a machine is chosen."""
-        return (
-            (not self.include or _fits(machine.name, self.include))
-            and not _fits(machine.name, self.exclude)
-            and (not self.tags or not set(self.tags).isdisjoint(machine.marks.tags))
-        )
+        selection = Selection(names=self.include, exclude=self.exclude, tags=self.tags)
+        return selection.obstacle(machine.name, machine.marks.tags) is None
 
 
 def select_machines(machines: Iterable[Machine], choice: MachineChoice) -> list[Machine]:
     """Give the chosen machines, by name."""
     return sorted((one for one in machines if choice.takes(one)), key=lambda machine: machine.name)
-
-
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,8 @@ from hotspare.catalog.process import is_alive, own_process
 from hotspare.catalog.rows import Outcome, PointRow, RunResult, RunRow
 from hotspare.catalog.schema import VERSION, migrate, version_of
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused
+from hotspare.policy.load import LoadSample
+from hotspare.policy.low_peak import WEEKS
 
 FILE_NAME = "catalog.sqlite"
 _BUSY_SECONDS = 10.0
@@ -110,13 +112,15 @@ class Catalog:
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
         return [_point_of(row) for row in rows]
 
-    def begin_run(self, *, kind: str, machine: str, platform: str, repository: str) -> int:
+    def begin_run(
+        self, *, kind: str, machine: str, platform: str, repository: str, policy: str | None = None
+    ) -> int:
         """Note that a run of this process begins; gives its number."""
         with self._transaction():
             cursor = self._connection.execute(
-                "INSERT INTO runs (kind, machine, platform, repository, process, started_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (kind, machine, platform, repository, own_process(), _stamp(datetime.now(UTC))),
+                "INSERT INTO runs (kind, machine, platform, repository, process, started_at, policy)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (kind, machine, platform, repository, own_process(), _stamp(datetime.now(UTC)), policy),
             )
         number = cursor.lastrowid
         assert number is not None  # noqa: S101 - an INSERT that did not raise has a row
@@ -142,13 +146,95 @@ class Catalog:
                 ),
             )
 
-    def runs(self, limit: int) -> list[RunRow]:
-        """Give the newest runs, the newest first."""
+    def add_run(self, run: RunRow) -> None:
+        """Note a run that is over: it went on elsewhere, or never began. It gets a number of its own."""
+        ended = run.finished_at or run.started_at
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO runs (kind, machine, platform, repository, process, started_at, finished_at,"
+                " policy, outcome, error_code, error, point, bytes_read, bytes_stored) VALUES (:kind, :machine,"
+                " :platform, :repository, '', :started_at, :finished_at, :policy, :outcome, :error_code,"
+                " :error, :point, :bytes_read, :bytes_stored)",
+                asdict(run) | {"started_at": _stamp(run.started_at), "finished_at": _stamp(ended)},
+            )
+
+    def runs(
+        self, limit: int, *, policy: str | None = None, machine: str | None = None, before: int | None = None
+    ) -> list[RunRow]:
+        """Give the newest runs, the newest first.
+
+        Args:
+            limit: how many.
+            policy: only those of this policy.
+            machine: only those of machines of this name.
+            before: only those with a lower number.
+        """
+        chosen = {"policy = ?": policy, "machine = ?": machine, "id < ?": before}
+        given = {condition: value for condition, value in chosen.items() if value is not None}
+        query = "SELECT * FROM runs WHERE " + " AND ".join(("1", *given)) + " ORDER BY id DESC LIMIT ?"
+        with _explained(self.path):
+            rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
+        return [_run_of(row) for row in rows]
+
+    def good_backups(self, platform: str, machine: str, repository: str, limit: int) -> list[RunRow]:
+        """Give the newest backups of a machine into a repository that succeeded, the newest first."""
+        query = """
+            SELECT * FROM runs WHERE platform = ? AND machine = ? AND repository = ? AND kind = 'backup'
+            AND outcome = 'ok' ORDER BY id DESC LIMIT ?
+        """
+        with _explained(self.path):
+            rows = self._connection.execute(query, (platform, machine, repository, limit)).fetchall()
+        return [_run_of(row) for row in rows]
+
+    def last_runs_of(self, policy: str) -> dict[tuple[str, str], RunRow]:
+        """Give the newest run of a policy for each machine, by platform and the machine's name."""
+        query = """
+            SELECT * FROM runs WHERE policy = ? AND (outcome IS NULL
+            OR outcome NOT IN ('interrupted', 'missed')) ORDER BY id
+        """
+        with _explained(self.path):
+            rows = self._connection.execute(query, (policy,)).fetchall()
+        # A run that was killed or stopped says nothing about the machine: it is due as before.
+        runs = [run for run in map(_run_of, rows) if run.outcome != "lost"]
+        return {(run.platform, run.machine): run for run in runs}
+
+    def running_backups(self, platform: str) -> list[RunRow]:
+        """Give the backups of machines of a platform that go on now, in whatever process of this host."""
+        query = "SELECT * FROM runs WHERE platform = ? AND kind = 'backup' AND outcome IS NULL"
+        with _explained(self.path):
+            rows = self._connection.execute(query, (platform,)).fetchall()
+        return [run for run in map(_run_of, rows) if run.outcome == "running"]
+
+    def add_load(self, platform: str, sample: LoadSample) -> None:
+        """Keep a sample of a host's load, and drop what is too old to be of use."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO load_samples VALUES (:platform, :at, :cpu, :disk, :network, :latency,"
+                " :backing_up)",
+                asdict(sample) | {"platform": platform, "at": _stamp(sample.at)},
+            )
+            self._connection.execute(
+                "DELETE FROM load_samples WHERE platform = ? AND at < ?",
+                (platform, _stamp(sample.at - timedelta(weeks=WEEKS))),
+            )
+
+    def load(self, platform: str) -> list[LoadSample]:
+        """Give the samples of a host's load, the oldest first."""
         with _explained(self.path):
             rows = self._connection.execute(
-                "SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,)
+                "SELECT * FROM load_samples WHERE platform = ? ORDER BY at", (platform,)
             ).fetchall()
-        return [_run_of(row) for row in rows]
+        return [
+            LoadSample(
+                at=datetime.fromisoformat(row["at"]),
+                cpu=row["cpu"],
+                disk=row["disk"],
+                network=row["network"],
+                latency=row["latency"],
+                backing_up=bool(row["backing_up"]),
+            )
+            for row in rows
+        ]
 
     def last_backups(self, platform: str) -> dict[str, RunRow]:
         """Give the newest run of kind ``backup`` of each machine of a platform, by machine name."""
@@ -321,4 +407,5 @@ def _run_of(row: sqlite3.Row) -> RunRow:
         bytes_stored=row["bytes_stored"],
         held_back_seconds=row["held_back_seconds"],
         latency_factor=row["latency_factor"],
+        policy=row["policy"],
     )

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Outcome = Literal["running", "ok", "failed", "interrupted", "lost"]
+Ended = Literal["ok", "failed", "interrupted", "cancelled", "missed"]
+"""``interrupted``: it stopped, and is due as before; ``cancelled``: somebody did not want it; ``missed``: it
+was due, and never began."""
+Outcome = Literal["running", "lost"] | Ended
 """``lost``: the process went away without a word (killed, power cut)."""
 
 
@@ -56,13 +59,15 @@ class RunRow:
     """For how long reading waited so that the guest was not slowed down; None when it did not."""
     latency_factor: float | None
     """How many times its usual latency the guest's I/O had meanwhile."""
+    policy: str | None = None
+    """Name of the policy by which it ran; None for a command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended."""
 
-    outcome: Literal["ok", "failed", "interrupted"]
+    outcome: Ended
     error_code: str | None = None
     error: str | None = None
     point: str | None = None

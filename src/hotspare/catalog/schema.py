@@ -45,6 +45,20 @@ MIGRATIONS = (
     ALTER TABLE points ADD COLUMN boot_passed INTEGER;
     ALTER TABLE points ADD COLUMN boot_life TEXT;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN policy TEXT;
+    CREATE INDEX runs_of_a_policy ON runs (policy, id) WHERE policy IS NOT NULL;
+    CREATE TABLE load_samples (
+        platform TEXT NOT NULL,
+        at TEXT NOT NULL,
+        cpu REAL NOT NULL,
+        disk REAL NOT NULL,
+        network REAL NOT NULL,
+        latency REAL,
+        backing_up INTEGER NOT NULL,
+        PRIMARY KEY (platform, at)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -3,35 +3,22 @@
 Its options are in ``backup_options.py``, what it says at its end in ``backup_results.py``.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from hotspare.backup.machine import BackupOptions, backup_machine
 from hotspare.backup.select import select_machines
-from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.backup_continuous import ONCE, Repetition, back_up_continuously
 from hotspare.cli.backup_options import ANY, USUAL, Manner, Selection
-from hotspare.cli.backup_results import (
-    BackupResult,
-    Outcome,
-    doubts_about,
-    print_results,
-    refuse_failures,
-    results_document,
-)
+from hotspare.cli.backup_results import print_results, refuse_failures, results_document
+from hotspare.cli.backup_runs import Backups, WantedMachine
 from hotspare.cli.documents import machine_fields
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options, ProgressForm
-from hotspare.cli.progress import shown_progress
+from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
 from hotspare.errors import (
     ConsistencyNotReached,
-    HotspareError,
-    Interrupted,
     MachineNotFound,
     NoSpace,
     PartialFailure,
@@ -40,7 +27,6 @@ from hotspare.errors import (
     TrackingWrong,
     UsageError,
 )
-from hotspare.events import Listener
 from hotspare.platforms.choice import with_chosen_disks
 from hotspare.platforms.images.platform import ImagesPlatform
 from hotspare.platforms.platform import DiskChoice, Platform
@@ -89,7 +75,7 @@ def backup(
         if manner.dry_run:
             _tell_plan(session, repository, source, wanted, manner.disks)
             return
-        run = _Backups(History(session, repository.backend.url), repository, source, manner.for_engine())
+        run = Backups(History(session, repository.backend.url), repository, source, manner.for_engine())
         results = run.of(wanted, session.options.progress_form)
         if session.as_json:
             output.print_document(results_document(results))
@@ -123,18 +109,6 @@ app.help_epilogue = closing(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """One machine to be backed up."""
-
-    name: str
-    """What it is called in results."""
-    reference: str
-    """What the platform finds it by."""
-    listed: bool = False
-    """It was found on the platform rather than named: it may go away meanwhile."""
-
-
 def _refuse_contradictions(machines: Sequence[str], selection: Selection) -> None:
     ways = [bool(machines), selection.whole_host, bool(selection.image)]
     problem = None
@@ -156,10 +130,10 @@ def _source(session: Session, image: Path | None, name: str | None) -> Platform:
     return session.keep_platform(ImagesPlatform.for_image(image, name))
 
 
-def _wanted(platform: Platform, machines: Sequence[str], selection: Selection) -> list[_Wanted]:
+def _wanted(platform: Platform, machines: Sequence[str], selection: Selection) -> list[WantedMachine]:
     if not selection.whole_host:
         named = [selection.name] if selection.name else list(dict.fromkeys(machines))
-        return [_Wanted(name, name) for name in named]
+        return [WantedMachine(name, name) for name in named]
     chosen = select_machines(platform.machines(), selection.choice)
     if not chosen:
         raise MachineNotFound(
@@ -167,80 +141,15 @@ def _wanted(platform: Platform, machines: Sequence[str], selection: Selection) -
             meaning="Nothing was backed up",
             hint="See 'hotspare machine list' for names and tags",
         )
-    return [_Wanted(machine.name, machine.id, listed=True) for machine in chosen]
-
-
-@dataclass(frozen=True, slots=True)
-class _Backups:
-    """Backs up one machine after the other; the failure of one does not stop the others."""
-
-    history: History
-    repository: Repository
-    platform: Platform
-    options: BackupOptions
-
-    def of(self, wanted: Sequence[_Wanted], progress: ProgressForm) -> list[BackupResult]:
-        """Give one result for each, also for those that an interruption left out."""
-        results: list[BackupResult] = []
-        with cancelled_by_signals() as cancellation, shown_progress(progress, cancellation) as listener:
-            for one in wanted:
-                if results and results[-1].outcome in {"interrupted", "not-begun"}:
-                    results.append(BackupResult(one.name, "not-begun"))
-                else:
-                    results.append(self._one(one, listener, cancellation))
-        return results
-
-    def _one(self, wanted: _Wanted, listener: Listener, cancellation: Cancellation) -> BackupResult:
-        began = time.monotonic()
-        run = None
-        try:
-            with self.history.run("backup", wanted.name, self.platform.uri) as run:
-                point = backup_machine(
-                    self.repository,
-                    self.platform,
-                    wanted.reference,
-                    self.options,
-                    run.watching(listener),
-                    cancellation,
-                )
-                run.point = point.id
-        except HotspareError as error:
-            return BackupResult(
-                wanted.name,
-                self._outcome(wanted, error),
-                error=error,
-                bytes_read=run.bytes_read if run else 0,
-                bytes_stored=run.bytes_stored if run else 0,
-                seconds=time.monotonic() - began,
-            )
-        self.history.add_point(point)
-        doubts = doubts_about(point)
-        return BackupResult(
-            wanted.name,
-            "failed" if doubts else "ok",
-            point=point,
-            error=doubts,
-            bytes_read=run.bytes_read,
-            bytes_stored=run.bytes_stored,
-            seconds=time.monotonic() - began,
-            held_back=run.held_back,
-        )
-
-    def _outcome(self, wanted: _Wanted, error: HotspareError) -> Outcome:
-        if isinstance(error, Interrupted):
-            return "interrupted"
-        if wanted.listed and isinstance(error, (MachineNotFound, SourceLost)):
-            try:
-                self.platform.inspect(wanted.reference)
-            except MachineNotFound:
-                return "vanished"
-            except HotspareError:
-                return "failed"
-        return "failed"
+    return [WantedMachine(machine.name, machine.id, listed=True) for machine in chosen]
 
 
 def _tell_plan(
-    session: Session, repository: Repository, platform: Platform, wanted: Sequence[_Wanted], disks: DiskChoice
+    session: Session,
+    repository: Repository,
+    platform: Platform,
+    wanted: Sequence[WantedMachine],
+    disks: DiskChoice,
 ) -> None:
     machines = [with_chosen_disks(platform.inspect(one.reference), disks) for one in wanted]
     newest = [repository.machine_points(machine.id)[-1:] for machine in machines]

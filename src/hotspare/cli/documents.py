@@ -191,4 +191,5 @@ def run_fields(run: RunRow) -> dict[str, Any]:
         "bytes_stored": run.bytes_stored,
         "held_back_seconds": run.held_back_seconds,
         "latency_factor": run.latency_factor,
+        "policy": run.policy,
     }

@@ -52,8 +52,10 @@ class Run:
 class History:
     """The catalog as commands write it."""
 
-    def __init__(self, session: Session, repository: str) -> None:
+    def __init__(self, session: Session, repository: str, policy: str | None = None) -> None:
+        """``policy`` names the one by which the runs go on."""
         self._repository = repository
+        self._policy = policy
         self._catalog: Catalog | None = None
         with _only_warned("This run is not recorded"):
             self._catalog = session.catalog()
@@ -66,7 +68,11 @@ class History:
         if self._catalog:
             with _only_warned("This run is not recorded"):
                 number = self._catalog.begin_run(
-                    kind=kind, machine=machine, platform=platform, repository=self._repository
+                    kind=kind,
+                    machine=machine,
+                    platform=platform,
+                    repository=self._repository,
+                    policy=self._policy,
                 )
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         code: str | None = HotspareError.code

@@ -20,26 +20,44 @@ app = noun("run", "See what was done on this host, and how it ended.")
 @app.command(
     name="list",
     help_epilogue=closing(
-        ["hotspare run list", "hotspare run list --limit 5 -o json"], PermissionRefused, NoSpace
+        ["hotspare run list", "hotspare run list --policy nightly", "hotspare run list --limit 5 -o json"],
+        PermissionRefused,
+        NoSpace,
     ),
 )
 def list_runs(
-    *, limit: Annotated[PositiveInt, Parameter(name=("--limit", "-n"))] = 20, options: Options = DEFAULTS
+    *,
+    limit: Annotated[PositiveInt, Parameter(name=("--limit", "-n"))] = 20,
+    policy: str | None = None,
+    options: Options = DEFAULTS,
 ) -> None:
     """List the newest backups, restores and verifications that were started on this host.
 
-    An outcome is "ok", "failed", "interrupted", "running" or "lost" (the process went away without a word).
+    An outcome is "ok", "failed", "interrupted", "running", "lost" (the process went away without a word),
+    "cancelled" or "missed" (it was due while no server ran).
 
     Args:
         limit: How many.
+        policy: Only those of this policy.
         options: See below.
     """
     with Session(options) as session:
-        runs = session.catalog().runs(limit)
+        runs = session.catalog().runs(limit, policy=policy)
         if session.as_json:
             output.print_document(output.document("runs", runs=[run_fields(run) for run in runs]))
             return
-        header = ("RUN", "KIND", "MACHINE", "STARTED", "TOOK", "OUTCOME", "READ", "STORED", "DETAIL")
+        header = (
+            "RUN",
+            "KIND",
+            "MACHINE",
+            "POLICY",
+            "STARTED",
+            "TOOK",
+            "OUTCOME",
+            "READ",
+            "STORED",
+            "DETAIL",
+        )
         output.print_table(header, [_cells(run) for run in runs], right=("RUN", "TOOK", "READ", "STORED"))
 
 
@@ -49,6 +67,7 @@ def _cells(run: RunRow) -> tuple[str, ...]:
         str(run.id),
         run.kind,
         run.machine,
+        run.policy or "-",
         output.local_time(run.started_at),
         took,
         run.outcome,

@@ -10,6 +10,7 @@ from typing import Self
 from blake3 import blake3
 
 from hotspare.catalog.catalog import Catalog
+from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.cli.directed import given
 from hotspare.cli.elsewhere import Elsewhere
 from hotspare.cli.options import Options
@@ -140,6 +141,19 @@ class Session:
         if self.settings.key_file is not None:
             return read_key_file(self.settings.key_file)
         return typed_credential(existing_passphrase(self.settings.passphrase, url))
+
+    def policies(self) -> PolicyFiles:
+        """Give the policies of this host."""
+        return PolicyFiles(self.settings.policy_folder)
+
+    def platform_at(self, uri: str) -> Platform:
+        """Connect to a platform of this host.
+
+        Raises:
+            PlatformUnavailable: nothing answers there.
+            UsageError: it is on another host, or none.
+        """
+        return self.keep_platform(open_platform(uri, scratch_folder=self.settings.scratch_folder))
 
     def platform(self) -> Platform:
         """Connect to the platform that is set.

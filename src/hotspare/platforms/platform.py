@@ -7,6 +7,7 @@ short-lived frozen view; what we keep of it in a repository is a restore point.
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,6 +19,7 @@ from hotspare.block.extent import Extent
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.hooks.hook import Hook
 from hotspare.platforms.placement import Placement, TargetPlan
+from hotspare.policy.load import HostUse
 
 
 class PowerState(Enum):
@@ -332,6 +334,13 @@ class Platform(Protocol):
         Raises:
             MachineNotFound: there is none of that name or id.
             UsageError: this platform has no place for marks.
+        """
+        ...
+
+    def use(self, at: datetime) -> HostUse | None:
+        """Count what all machines that run have used so far; None where the platform cannot tell.
+
+        ``at`` is the time of this look.
         """
         ...
 

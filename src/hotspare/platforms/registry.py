@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from hotspare.errors import UsageError
 from hotspare.platforms.platform import Machine, Platform
@@ -30,6 +30,15 @@ def open_platform(uri: str, *, scratch_folder: Path | None = None) -> Platform:
             hint="Use qemu:///system, qemu:///session, or images:///FOLDER for a folder of disk images",
         )
     return opener(uri, scratch_folder)
+
+
+def plain_uri(uri: str) -> str:
+    """Give the one way to write the URI of a platform, without connecting: that of ``Platform.uri``."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"", "images"} or parts.netloc:
+        return uri
+    folder = Path(unquote(parts.path)) if parts.scheme else Path(uri)
+    return f"images://{quote(str(folder.absolute()))}"
 
 
 def without_secrets(machine: Machine) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from hotspare.errors import HotspareError, ObjectNotFound, RepositoryDamaged, StorageError
+from hotspare.errors import HotspareError, Interrupted, ObjectNotFound, RepositoryDamaged, StorageError
 from hotspare.repository import codec, delta
 from hotspare.repository.compression import AdaptiveLevel
 from hotspare.repository.disk_map import DiskMap, split_ids, without_holes
@@ -34,6 +34,8 @@ from hotspare.repository.reader import ChunkReader
 from hotspare.repository.session import PUTS_MAX, Session, Surroundings, run_expelled
 from hotspare.storage.backend import Backend
 
+SEGMENT_PACKS_MAX = 32
+"""After so many packs (1 GiB) a segment is published: whoever does again what a run died of finds them."""
 _MERGED_ROWS_MAX = 1 << 19
 """A larger merge of segments is left to ``prune``: it takes about 100 bytes of memory a row."""
 _DELTA_OVERHEAD = 64
@@ -106,6 +108,7 @@ class RepositoryWriter:
         self._builders: dict[str, PackBuilder] = {}
         self._executor = surroundings.executor()
         self._puts: list[Future[SealedPack]] = []
+        self._unlisted_packs = 0
         self._spare_buffers: deque[mmap.mmap] = deque(maxlen=PUTS_MAX)
 
     @property
@@ -120,15 +123,24 @@ class RepositoryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        kept = isinstance(error, Interrupted) and self._keep_stored()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._index.drop_claims()
         self._open.close()
         # The run has its result already: a session that cannot be removed is left to a collector.
         with suppress(HotspareError):
-            if kind is None or self._published or not self._stored:
+            if kind is None or self._published or kept or not self._stored:
                 self._session.end()
             else:
                 self._session.give_up()
+
+    def _keep_stored(self) -> bool:
+        """Let the next run count on what one that was told to stop has stored: nothing is on its way."""
+        try:
+            self.flush()
+        except HotspareError:
+            return False
+        return True
 
     def prepare(
         self, plaintext: memoryview, parent_id: bytes = HOLE, shift: int = delta.CHUNK_SHIFT
@@ -328,7 +340,8 @@ class RepositoryWriter:
         """Take in stored packs, oldest first, until at most ``waiting_max`` are on their way."""
         while len(self._puts) > waiting_max:
             self._index.note(self._puts.pop(0).result())
-        if self._index.fresh_rows >= SEGMENT_ROWS_MAX:
+            self._unlisted_packs += 1
+        if self._index.fresh_rows >= SEGMENT_ROWS_MAX or self._unlisted_packs >= SEGMENT_PACKS_MAX:
             self._publish_segment()
 
     def _publish_segment(self) -> None:
@@ -338,6 +351,7 @@ class RepositoryWriter:
             name, data = segment.seal(self._keyring)
             self._backend.put(name, [data])
             self._index.published(segment)
+        self._unlisted_packs = 0
 
 
 class _Delta(NamedTuple):

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -107,6 +108,10 @@ class ImagesPlatform:
             meaning="Nothing was changed",
             hint="Choose images by patterns of their names: hotspare backup --include 'web*'",
         )
+
+    def use(self, at: datetime) -> None:
+        """Nothing runs here."""
+        del at
 
     @contextmanager
     def open_snapshot(

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import libvirt
@@ -37,6 +38,7 @@ from hotspare.platforms.libvirt.sweep_host import HostSweep
 from hotspare.platforms.libvirt.target import LibvirtTarget, plan_domain
 from hotspare.platforms.libvirt.trial import is_trial, open_trial
 from hotspare.platforms.libvirt.undo import confirm_restore, undo_restore
+from hotspare.platforms.libvirt.use import host_use
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import (
     Finding,
@@ -50,6 +52,7 @@ from hotspare.platforms.platform import (
     TargetRequest,
 )
 from hotspare.platforms.trial import Trial, TrialRequest
+from hotspare.policy.load import HostUse
 
 _REASON_SECONDS = 20.0
 """libvirt handles the ends of all machines in one thread: on a busy host it learns of one late."""
@@ -108,6 +111,10 @@ class LibvirtPlatform:
         domain = find_domain(self._open, name, self.uri)
         write_marks(domain, marks)
         return describe_machine(domain, self.uri)
+
+    def use(self, at: datetime) -> HostUse:
+        """Count what all domains that run have used."""
+        return host_use(self._open, self.uri, at)
 
     def guest_files(self, name: str) -> AbstractContextManager[GuestFiles]:
         """Open the way to files in the domain of that name or UUID, through its agent."""

@@ -1,0 +1,160 @@
+"""The policies of this host: one YAML file each, ``<policy folder>/<name>.yaml``, and ``limits.yaml``.
+
+They lie beside the configuration file and not in the catalog, for they are what users decided: the catalog
+may be lost, or set aside when it is damaged. As files they can be read, compared, copied and kept in Git
+without us, and a backup of ``/etc`` has them.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PolicyNotFound
+from hotspare.policy.document import read_limits, read_policy, write_limits, write_policy
+from hotspare.policy.limits import Limits
+from hotspare.policy.policy import NAME, Policy
+
+_LIMITS = "limits"
+_SUFFIX = ".yaml"
+
+
+class PolicyFiles:
+    """The policies in a folder, which need not be there while there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """Give the names of all policies, in order. Raises ``PermissionRefused``."""
+        with _explained(self.folder, "read"):
+            try:
+                found = [path.stem for path in self.folder.iterdir() if path.suffix == _SUFFIX]
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in found if NAME.fullmatch(name) and name != _LIMITS)
+
+    def all(self) -> dict[str, Policy]:
+        """Read all policies, by name.
+
+        Raises:
+            ConfigError: a file is none that can be read; names the line.
+            PermissionRefused: one may not be read.
+        """
+        return {name: self.get(name) for name in self.names()}
+
+    def get(self, name: str) -> Policy:
+        """Read one policy.
+
+        Raises:
+            PolicyNotFound: there is none of that name.
+            ConfigError: its file cannot be understood; names the line.
+            PermissionRefused: it may not be read.
+        """
+        return read_policy(self.text(name), name, str(self.path(name)))
+
+    def text(self, name: str) -> str:
+        """Read a policy's file as it is. Raises ``PolicyNotFound`` and ``PermissionRefused``."""
+        path = self.path(name)
+        text = self._read(path) if NAME.fullmatch(name) and name != _LIMITS else None
+        if text is None:
+            known = ", ".join(self.names()) or "none"
+            raise PolicyNotFound(
+                f"There is no policy '{name}' in {self.folder}",
+                meaning="Nothing was done",
+                hint=f"Those that there are: {known}",
+            )
+        return text
+
+    def changed_at(self, name: str) -> datetime:
+        """Tell since when a policy is as it is. Raises ``PolicyNotFound``."""
+        self.text(name)
+        return datetime.fromtimestamp(self.path(name).stat().st_mtime, UTC)
+
+    def put(self, policy: Policy) -> None:
+        """Write a policy, in place of one of that name; one that says the same already is left as it is.
+
+        Raises:
+            PermissionRefused: the folder may not be written.
+            NoSpace: its file system is full.
+        """
+        if policy.name in self.names():
+            with suppress(HotspareError):  # one that cannot be read is replaced
+                if self.get(policy.name) == policy:
+                    return
+        self.put_text(policy.name, write_policy(policy))
+
+    def put_text(self, name: str, text: str) -> None:
+        """Write a policy's file as it is, which has to be one that can be read. Raises as ``put``."""
+        self._write(self.path(name), text)
+
+    def remove(self, name: str) -> None:
+        """Remove a policy; its restore points stay. Raises ``PolicyNotFound`` and ``PermissionRefused``."""
+        self.text(name)
+        with _explained(self.folder, "written"):
+            self.path(name).unlink()
+            _make_durable(self.folder)
+
+    def limits(self) -> Limits:
+        """Read the limits; the usual ones when there is no file. Raises ``ConfigError``."""
+        path = self.path(_LIMITS)
+        text = self._read(path)
+        return Limits() if text is None else read_limits(text, str(path))
+
+    def put_limits(self, limits: Limits) -> None:
+        """Write the limits. Raises as ``put``."""
+        if self.limits() != limits:
+            self._write(self.path(_LIMITS), write_limits(limits))
+
+    def path(self, name: str) -> Path:
+        """Tell where a policy is, or would be."""
+        return self.folder / f"{name}{_SUFFIX}"
+
+    def _read(self, path: Path) -> str | None:
+        with _explained(path, "read"):
+            try:
+                return path.read_text(encoding="utf-8", errors="surrogateescape")
+            except FileNotFoundError:
+                return None
+
+    def _write(self, path: Path, text: str) -> None:
+        """Put a new file in place of an old one, so that whoever reads finds one or the other, whole."""
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        with _explained(self.folder, "written"):
+            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            try:
+                with new.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.replace(path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+            _make_durable(self.folder)
+
+
+def _make_durable(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        kind = NoSpace if full else PermissionRefused
+        raise kind(
+            f"{path} cannot be {verb}: {error.strerror}",
+            meaning="The policies are as they were",
+            hint="Free some space"
+            if full
+            else "Run hotspare as a user who may, or name another folder with HOTSPARE_POLICY_FOLDER",
+        ) from error

@@ -1,0 +1,106 @@
+"""Backing up machines one after the other, each recorded in the history; for commands and policies."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hotspare.backup.claim import UNDISPUTED, Claim
+from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.cancellation import Cancellation, cancelled_by_signals
+from hotspare.cli.backup_results import BackupResult, Outcome, doubts_about
+from hotspare.cli.history import History
+from hotspare.cli.options import ProgressForm
+from hotspare.cli.progress import shown_progress
+from hotspare.errors import HotspareError, Interrupted, MachineNotFound, SourceLost
+from hotspare.events import Listener
+from hotspare.platforms.platform import Platform
+from hotspare.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class WantedMachine:
+    """One machine to be backed up."""
+
+    name: str
+    """What it is called in results."""
+    reference: str
+    """What the platform finds it by."""
+    listed: bool = False
+    """It was found on the platform rather than named: it may go away meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """Backs up one machine after the other; the failure of one does not stop the others."""
+
+    history: History
+    repository: Repository
+    platform: Platform
+    options: BackupOptions
+
+    def of(self, wanted: Sequence[WantedMachine], progress: ProgressForm) -> list[BackupResult]:
+        """Give one result for each, also for those that an interruption left out."""
+        results: list[BackupResult] = []
+        with cancelled_by_signals() as cancellation, shown_progress(progress, cancellation) as listener:
+            for one in wanted:
+                if results and results[-1].outcome in {"interrupted", "not-begun"}:
+                    results.append(BackupResult(one.name, "not-begun"))
+                else:
+                    results.append(self.one(one, listener, cancellation))
+        return results
+
+    def one(
+        self,
+        wanted: WantedMachine,
+        listener: Listener,
+        cancellation: Cancellation,
+        claim: Claim = UNDISPUTED,
+    ) -> BackupResult:
+        """Back up one machine; what goes wrong is in the result."""
+        began = time.monotonic()
+        run = None
+        try:
+            with self.history.run("backup", wanted.name, self.platform.uri) as run:
+                point = backup_machine(
+                    self.repository,
+                    self.platform,
+                    wanted.reference,
+                    self.options,
+                    run.watching(listener),
+                    cancellation,
+                    claim,
+                )
+                run.point = point.id
+        except HotspareError as error:
+            return BackupResult(
+                wanted.name,
+                self._outcome(wanted, error),
+                error=error,
+                bytes_read=run.bytes_read if run else 0,
+                bytes_stored=run.bytes_stored if run else 0,
+                seconds=time.monotonic() - began,
+            )
+        self.history.add_point(point)
+        doubts = doubts_about(point)
+        return BackupResult(
+            wanted.name,
+            "failed" if doubts else "ok",
+            point=point,
+            error=doubts,
+            bytes_read=run.bytes_read,
+            bytes_stored=run.bytes_stored,
+            seconds=time.monotonic() - began,
+            held_back=run.held_back,
+        )
+
+    def _outcome(self, wanted: WantedMachine, error: HotspareError) -> Outcome:
+        if isinstance(error, Interrupted):
+            return "interrupted"
+        if wanted.listed and isinstance(error, (MachineNotFound, SourceLost)):
+            try:
+                self.platform.inspect(wanted.reference)
+            except MachineNotFound:
+                return "vanished"
+            except HotspareError:
+                return "failed"
+        return "failed"

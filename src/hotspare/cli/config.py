@@ -1,0 +1,221 @@
+"""``hotspare config``: all policies in one YAML document, to keep in Git, compare and apply."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from cyclopts import Parameter
+
+from hotspare.catalog.policy_files import PolicyFiles
+from hotspare.cli import output
+from hotspare.cli.confirmation import confirm
+from hotspare.cli.help import closing, noun
+from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.policy_checks import check_beyond
+from hotspare.cli.session import Session
+from hotspare.errors import ConfigError, NoSpace, PermissionRefused
+from hotspare.policy.document import (
+    Configuration,
+    all_fields,
+    read_configuration,
+    write_configuration,
+)
+
+app = noun("config", "Keep all policies in one YAML document: export, compare, apply.")
+
+File = Annotated[Path, Parameter(allow_leading_hyphen=True)]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+@app.command(
+    help_epilogue=closing(
+        ["hotspare config export > policies.yaml", "hotspare config export -o json"], PermissionRefused
+    )
+)
+def export(*, options: Options = DEFAULTS) -> None:
+    """Print all policies and limits as one YAML document.
+
+    Args:
+        options: See below.
+    """
+    with Session(options) as session:
+        files = session.policies()
+        policies, limits = files.all(), files.limits()
+        if session.as_json:
+            fields = [all_fields(policy) for policy in policies.values()]
+            output.print_document(output.document("config", policies=fields, limits=all_fields(limits)))
+        else:
+            output.print_text(write_configuration(policies, limits).rstrip())
+
+
+@app.command(
+    help_epilogue=closing(
+        ["hotspare config diff policies.yaml", "git show HEAD~:policies.yaml | hotspare config diff -"],
+        PermissionRefused,
+    )
+)
+def diff(file: File, /, *, prune: Switch = False, options: Options = DEFAULTS) -> None:
+    """Show what "config apply" would change.
+
+    Args:
+        file: The YAML document; - is standard input.
+        prune: Count policies that are not in it as removed.
+        options: See below.
+    """
+    with Session(options) as session:
+        changes = _changes(session.policies(), _read(file), prune=prune)
+        _say(session, changes, applied=False)
+
+
+@app.command(
+    help_epilogue=closing(
+        [
+            "hotspare config apply policies.yaml",
+            "hotspare config apply policies.yaml --prune --yes",
+            "hotspare config apply policies.yaml --dry-run",
+        ],
+        PermissionRefused,
+        NoSpace,
+    )
+)
+def apply(
+    file: File,
+    /,
+    *,
+    prune: Switch = False,
+    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    dry_run: Switch = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Make the policies of this host what a YAML document says; all is checked before anything is changed.
+
+    Policies that are not in the document stay, unless --prune is given. Files of policies that say the same
+    already are not touched.
+
+    Args:
+        file: The YAML document; - is standard input.
+        prune: Remove policies that are not in it; asks first.
+        yes: Do not ask.
+        dry_run: Only show what would be changed.
+        options: See below.
+    """
+    with Session(options) as session:
+        files = session.policies()
+        wanted = _read(file)
+        changes = _changes(files, wanted, prune=prune)
+        removed = [change.name for change in changes if change.action == "removed"]
+        if not dry_run:
+            if removed:
+                question = f"Remove {', '.join(removed)}, and make all other changes?"
+                confirm(question, "Nothing was changed", yes=yes)
+            _apply(files, wanted, removed)
+        _say(session, changes, applied=not dry_run)
+
+
+class Difference(NamedTuple):
+    """One field that is different."""
+
+    field: str
+    """``retention.daily``."""
+    before: object
+    after: object
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is different of one policy, or of the limits."""
+
+    name: str
+    action: Literal["added", "changed", "removed"]
+    differences: tuple[Difference, ...] = ()
+    """Empty unless it is changed."""
+
+
+def _read(file: Path) -> Configuration:
+    source = "standard input" if str(file) == "-" else str(file)
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise PermissionRefused(f"{source} may not be read", meaning="Nothing was changed") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{source} cannot be read: {error}", meaning="Nothing was changed", hint="Check the path"
+        ) from error
+    wanted = read_configuration(text, source)
+    for policy in wanted.policies:
+        check_beyond(policy)
+    return wanted
+
+
+def _changes(files: PolicyFiles, wanted: Configuration, *, prune: bool) -> list[Change]:
+    before = files.all()
+    found = []
+    for policy in sorted(wanted.policies, key=lambda policy: policy.name):
+        old = before.get(policy.name)
+        if old is None:
+            found.append(Change(policy.name, "added"))
+        elif old != policy:
+            found.append(Change(policy.name, "changed", _differences(old, policy)))
+    if prune:
+        gone = sorted(before.keys() - {policy.name for policy in wanted.policies})
+        found += [Change(name, "removed") for name in gone]
+    limits = files.limits()
+    if wanted.limits is not None and wanted.limits != limits:
+        found.append(Change("limits", "changed", _differences(limits, wanted.limits)))
+    return found
+
+
+def _differences(before: msgspec.Struct, after: msgspec.Struct) -> tuple[Difference, ...]:
+    old, new = _flat(all_fields(before)), _flat(all_fields(after))
+    return tuple(
+        Difference(field, old.get(field), new.get(field))
+        for field in dict.fromkeys((*old, *new))
+        if old.get(field) != new.get(field)
+    )
+
+
+def _apply(files: PolicyFiles, wanted: Configuration, removed: list[str]) -> None:
+    for policy in wanted.policies:
+        files.put(policy)
+    for name in removed:
+        files.remove(name)
+    if wanted.limits is not None:
+        files.put_limits(wanted.limits)
+
+
+def _say(session: Session, changes: list[Change], *, applied: bool) -> None:
+    if session.as_json:
+        fields = [
+            {
+                "name": one.name,
+                "action": one.action,
+                "differences": [difference._asdict() for difference in one.differences],
+            }
+            for one in changes
+        ]
+        output.print_document(output.document("config-changes", applied=applied, changes=fields))
+        return
+    for change in changes:
+        output.print_text(f"{change.name}: {change.action if applied else f'would be {change.action}'}")
+        for one in change.differences:
+            output.print_text(f"  {one.field}: {_shown(one.before)} -> {_shown(one.after)}")
+    if not changes:
+        output.print_text("Nothing is different.")
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _shown(value: object) -> str:
+    if value is None or value in ((), [], ""):
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,78 @@
+"""What is to be done, and what came of it: the plain records that lie in the job database.
+
+None of them ever holds a secret: whoever carries an order out gets the repository's credential from its own
+settings.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+JobState = Literal["waiting", "queued", "running", "ok", "failed", "interrupted", "cancelled"]
+"""``queued``: it may begin, and no mover of its host has taken it yet."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine to be backed up by one policy."""
+
+    policy: str
+    platform: str
+    """URI, as the mover that carries the order out reaches it."""
+    machine_id: str
+    machine: str
+    """Name, for people."""
+    definition: dict[str, Any] = msgspec.field(default_factory=dict)
+    """The policy as it was then, with the URL of its repository; empty in what people ask for."""
+    because: str = ""
+    """Why it began when it did."""
+    stop_at: float | None = None
+    """When it is to stop even if it is not through, in seconds since the epoch; None for never."""
+
+    @property
+    def request(self) -> str:
+        """What admission knows it by: a machine has one run of a policy at a time."""
+        return f"{self.policy}/{self.platform}/{self.machine_id}"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an order."""
+
+    outcome: Literal["ok", "failed", "interrupted", "cancelled"]
+    point: str | None = None
+    """Id of the restore point."""
+    error_code: str | None = None
+    error: str | None = None
+    started_at: float = 0.0
+    """Seconds since the epoch."""
+    finished_at: float = 0.0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    catalog: str = ""
+    """Whose history has it: host and folder."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is, as of its last heartbeat."""
+
+    phase: str = ""
+    bytes_total: int = 0
+    bytes_processed: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One order and how it stands: for people and the API."""
+
+    id: str
+    order: Order
+    state: JobState
+    priority: int = 0
+    mover: str | None = None
+    """Name of the mover that has or had it."""
+    attempt: int = 0
+    """How many times it was begun: more than once when a mover died."""
+    asked_at: float
+    """Seconds since the epoch."""
+    progress: Progress | None = None
+    result: Result | None = None

@@ -1,0 +1,113 @@
+"""The daemon: one mover in this process, and a scheduler beside it unless it is for others only."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from hotspare.cancellation import Cancellation
+from hotspare.errors import HotspareError
+from hotspare.jobs.claims import Claims
+from hotspare.jobs.database import checked_url, open_database
+from hotspare.jobs.mover import Mover
+from hotspare.jobs.movers import Movers, mover_title
+from hotspare.jobs.queue import JobQueue
+from hotspare.jobs.scheduler import Scheduler
+from hotspare.jobs.waiting import Waiting
+from hotspare.jobs.work import Plans, Work
+
+_TICK_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What a daemon is to be."""
+
+    database: str
+    """URL of the job database."""
+    name: str
+    """Of its mover."""
+    queues: Sequence[str]
+    """Names of the hosts whose machines it can back up."""
+    slots: int
+    """How many runs go on at once here."""
+
+
+def serve(
+    plan: ServerPlan,
+    work: Work,
+    plans: Plans | None,
+    cancellation: Cancellation,
+    on_ready: Callable[[str], None] = lambda _title: None,
+) -> None:
+    """Run until cancelled; what goes on then is stopped, and finished by others or after a restart.
+
+    Args:
+        plan: see there.
+        work: what a run does.
+        plans: who is due; None for a mover that leaves this to a server elsewhere.
+        cancellation: ends it.
+        on_ready: called once runs can begin, with what the mover is called.
+
+    Raises:
+        ConfigError: the URL of the job database cannot be used.
+        HotspareError: the job database does not answer at the start; or other movers gave this one up.
+    """
+    url = checked_url(plan.database)
+    engine = open_database(url)
+    given_up = threading.Event()
+    mover = Mover(engine, url, work, given_up.set)
+    try:
+        mover.start(plan.name, plan.queues, plan.slots, schedules=plans is not None)
+        on_ready(mover_title(plan.name, mover.id))
+        if plans is None:
+            _wait(cancellation, given_up)
+        else:
+            _schedule(engine, url, mover.id, plans, cancellation, given_up)
+    finally:
+        mover.stop()
+        engine.dispose()
+    if given_up.is_set():
+        raise HotspareError(
+            "This mover stood still for so long that others took it for dead",
+            meaning="They finish what it had begun; nothing was written twice",
+            hint="Start it again, as its systemd unit does by itself",
+        )
+
+
+def _wait(cancellation: Cancellation, given_up: threading.Event) -> None:
+    while not (cancellation.requested or given_up.is_set()):
+        time.sleep(0.2)
+
+
+def _schedule(
+    engine: sa.Engine,
+    url: str,
+    mover: int,
+    plans: Plans,
+    cancellation: Cancellation,
+    given_up: threading.Event,
+) -> None:
+    queue = JobQueue(url)
+    scheduler = Scheduler(mover, plans, Movers(engine), Claims(engine), queue, Waiting(engine))
+    next_tick = 0.0
+    try:
+        while not (cancellation.requested or given_up.is_set()):
+            if time.monotonic() >= next_tick:
+                _tick(scheduler)
+                next_tick = time.monotonic() + _TICK_SECONDS
+            time.sleep(0.1)
+    finally:
+        queue.close()
+
+
+def _tick(scheduler: Scheduler) -> None:
+    try:
+        scheduler.tick(time.time())
+    except (sa.exc.SQLAlchemyError, HotspareError) as error:
+        _log.warning("Nothing new begins: %s", error)
+        scheduler.begin_anew()

@@ -1,0 +1,48 @@
+"""Which machines a policy is for. Asked anew each time, so machines that come later are in by themselves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import msgspec
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which machines; each empty field leaves all in, so that without any it is the whole host."""
+
+    platforms: tuple[str, ...] = ()
+    """URIs; empty for the platform that is set for commands."""
+    names: tuple[str, ...] = ()
+    """Patterns, as of a shell: one of them fits the machine's name."""
+    exclude: tuple[str, ...] = ()
+    """Patterns: none of them does."""
+    tags: tuple[str, ...] = ()
+    """The machine has one of these, exactly."""
+
+    def obstacle(self, name: str, tags: Iterable[str]) -> str | None:
+        """Say why a machine of one of its platforms is not meant; None when it is."""
+        if fitting := [pattern for pattern in self.exclude if fnmatchcase(name, pattern)]:
+            return f"excluded by {fitting[0]}"
+        if self.names and not any(fnmatchcase(name, pattern) for pattern in self.names):
+            return "no pattern fits its name"
+        if self.tags and set(self.tags).isdisjoint(tags):
+            return "it has none of the tags"
+        return None
+
+    def reason(self, name: str, tags: Iterable[str]) -> str:
+        """Say by what a machine that is meant got in."""
+        fitting = [pattern for pattern in self.names if fnmatchcase(name, pattern)]
+        shared = [tag for tag in self.tags if tag in set(tags)]
+        parts = [*(f"name fits {pattern}" for pattern in fitting[:1]), *(f"tag {tag}" for tag in shared[:1])]
+        return ", ".join(parts) or "the whole host"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMachine:
+    """What a selection has to know of a machine."""
+
+    id: str
+    name: str
+    platform: str
+    """URI."""
+    tags: tuple[str, ...] = ()
