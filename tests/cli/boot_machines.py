@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from lab import DiskSpec, LabGuest
-from lab.disks import make_data_disk
+from lab import DiskSpec, LabGuest, connection
+from lab.disks import KERNEL_ARGUMENTS, make_data_disk
 
 MIB = 1024 * 1024
 
@@ -42,10 +42,15 @@ WITHOUT_AGENT = """
 rm /usr/sbin/qemu-ga; killall qemu-ga
 while :; do date >>/data/alive; sync; sleep 1; done
 """
-PANICS = """
-echo c >/proc/sysrq-trigger
-"""
-"""Before its agent is there."""
+
+
+def machine_that_panics(label: str) -> LabGuest:
+    """Define one whose kernel is told to start what is not there, and then finds no root either."""
+    guest = LabGuest.create(label, disks=[DiskSpec(size=16 * MIB, format="raw")])
+    arguments = f"{KERNEL_ARGUMENTS} rdinit=/nowhere"
+    assert KERNEL_ARGUMENTS in guest.xml
+    connection().defineXML(guest.xml.replace(KERNEL_ARGUMENTS, arguments))
+    return guest
 
 
 def machine_that_is_off(label: str, at_boot: str, *, network: bool = False) -> LabGuest:

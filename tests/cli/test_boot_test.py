@@ -27,10 +27,10 @@ from tests.cli.boot_machines import (
     APPLICATION,
     DATABASE,
     MIB,
-    PANICS,
     WITHOUT_AGENT,
     empty_image,
     machine_that_is_off,
+    machine_that_panics,
 )
 from tests.cli.lab_program import program_for_libvirt
 from tests.cli.program import Program
@@ -185,7 +185,7 @@ def test_machines_without_an_agent_and_points_that_do_not_boot(
     monkeypatch.setattr(run, "RESTARTS_MAX", 1)
     with (
         machine_that_is_off("booted-silent", WITHOUT_AGENT) as working,
-        machine_that_is_off("booted-panics", PANICS) as breaking,
+        machine_that_panics("booted-panics") as breaking,
     ):
         program.expect("backup", working.name, breaking.name)
         program.expect("backup", "--image", empty_image(tmp_path / "empty.raw"), "--name", "empty")
