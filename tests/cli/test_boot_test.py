@@ -189,7 +189,8 @@ def test_machines_without_an_agent_and_points_that_do_not_boot(
     ):
         program.expect("backup", working.name, breaking.name)
         program.expect("backup", "--image", empty_image(tmp_path / "empty.raw"), "--name", "empty")
-        silent, panicking = try_out(program, working.name, breaking.name, status=32)
+        patient = ("--boot-timeout", "8m")
+        silent, panicking = try_out(program, working.name, breaking.name, *patient, status=32)
         (empty,) = try_out(program, "empty", "--memory", "64MiB", "--boot-timeout", "5s", status=32)
 
         assert (silent["boot"]["passed"], silent["boot"]["life"]) == (True, "activity")
