@@ -89,8 +89,8 @@ cache emptied before each; medians, and in brackets the smallest and the largest
 
 ## From the command to the guest's agent
 
-The same guest of the lab (256 MiB, 96 MiB of them in use) started from its local qcow2 disk, counted from
-libvirt's call; and recovered, counted from the start of the command: a process, the passphrase (Argon2id as
+The same guest of the lab, with a disk of 256 MiB, started from that (a local qcow2 file), from the call
+of libvirt on; and recovered, from the start of the command on: a process, the passphrase (Argon2id as
 by default), the definition, the start. S3 is SeaweedFS on loopback. All is on the same file system.
 
 {self.target_rows().markdown()}

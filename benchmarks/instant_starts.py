@@ -20,7 +20,7 @@ KINDS: Mapping[Kind, str] = {
     "disk": "everything from its disk",
 }
 _PASSPHRASE = "correct horse battery staple"
-_CONTENT = 96 * MIB
+_PATIENCE = 600.0
 
 
 @dataclass(slots=True)
@@ -96,8 +96,6 @@ def _measure_kind(
     url = server.url(f"plain/{kind}")
     with LabGuest.create(f"bench-{kind}", kind=kind, disks=[DiskSpec(size=256 * MIB)]) as guest:
         tell(f"{kind}: making the backups")
-        guest.start().wait_ready()
-        guest.write_random("/data/file", _CONTENT)
         local = _Program(folder, str(folder / "repository"), {})
         remote = _Program(folder, url, server.environment)
         both = {"HOTSPARE_TO_PASSPHRASE": _PASSPHRASE}
@@ -107,7 +105,6 @@ def _measure_kind(
         _Program(folder, str(folder / "repository"), server.environment).run(
             "repo", "copy", "--to", url, **both
         )
-        guest.shutdown()
         programs = {FOLDER: local, S3: remote}
         ways = list(results.answered)
         for number in range(rounds):
@@ -116,7 +113,7 @@ def _measure_kind(
                 empty_page_cache()
                 if way == LOCAL:
                     began = time.monotonic()
-                    guest.start().wait_ready()
+                    guest.start().wait_ready(_PATIENCE)
                     results.answered[way].append(time.monotonic() - began)
                     guest.destroy()
                 else:
@@ -140,7 +137,7 @@ def _recover(program: _Program, source: str, folder: Path) -> tuple[float, float
                 raise ProgramFailed(f"{words} ended with {command.returncode}")
             time.sleep(0.02)
         started = time.monotonic() - began
-        guest.wait_ready()
+        guest.wait_ready(_PATIENCE)
         answered = time.monotonic() - began
         command.wait()
     finally:

@@ -3,13 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from lab import DiskSpec, LabGuest
-from lab.disks import make_boot_disk, make_data_disk
-from lab.image import guest_image
+from lab import DiskSpec, LabGuest, connection
+from lab.disks import KERNEL_ARGUMENTS, make_data_disk
 
 MIB = 1024 * 1024
-_PARTITION = "?offset=1048576"
-"""Where the lab's boot disks have theirs."""
 
 NETWORK = """
 for module in failover net_failover virtio_net; do insmod /modules/$module.ko; done
@@ -47,23 +44,20 @@ while :; do date >>/data/alive; sync; sleep 1; done
 """
 
 
-def application(label: str) -> LabGuest:
-    """Define a machine that is off, with a network card."""
-    guest = LabGuest.create(label, disks=[DiskSpec(size=16 * MIB, format="raw")], network=True)
-    put(guest.disks["vda"], "at-boot", APPLICATION)
+def machine_that_panics(label: str) -> LabGuest:
+    """Define one whose kernel is told to start what is not there, and then finds no root either."""
+    guest = LabGuest.create(label, disks=[DiskSpec(size=16 * MIB, format="raw")])
+    arguments = f"{KERNEL_ARGUMENTS} rdinit=/nowhere"
+    assert KERNEL_ARGUMENTS in guest.xml
+    connection().defineXML(guest.xml.replace(KERNEL_ARGUMENTS, arguments))
     return guest
 
 
-def boot_image(path: Path, at_boot: str = "", *, panics: bool = False) -> Path:
-    """Make a disk that boots by itself; one that panics lacks what the kernel would start."""
-    make_boot_disk(path, DiskSpec(size=64 * MIB, format="raw"), guest_image())
-    if at_boot:
-        put(path, "at-boot", at_boot, _PARTITION)
-    if panics:
-        _debugfs(f"{path}{_PARTITION}", "rm /boot/grub/grub.cfg")
-        arguments = "console=ttyS0 console=tty0 quiet panic=1 mitigations=off"
-        put(path, "boot/grub/grub.cfg", f"linux /boot/vmlinuz {arguments}\nboot\n", _PARTITION)
-    return path
+def machine_that_is_off(label: str, at_boot: str, *, network: bool = False) -> LabGuest:
+    """Define a machine that was never started."""
+    guest = LabGuest.create(label, disks=[DiskSpec(size=16 * MIB, format="raw")], network=network)
+    _put(guest.disks["vda"], "at-boot", at_boot)
+    return guest
 
 
 def empty_image(path: Path) -> Path:
@@ -72,14 +66,11 @@ def empty_image(path: Path) -> Path:
     return path
 
 
-def put(image: Path, name: str, content: str, place: str = "") -> None:
+def _put(image: Path, name: str, content: str) -> None:
     """Write a file into the ext4 on an image."""
     source = image.with_name("to-be-written")
     source.write_text(content)
-    _debugfs(f"{image}{place}", f"write {source} {name}")
+    command = ["debugfs", "-w", "-R", f"write {source} {name}", str(image)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "Allocated inode" in done.stdout, done.stderr  # it ends with 0 whatever happens
     source.unlink()
-
-
-def _debugfs(where: str, command: str) -> None:
-    done = subprocess.run(["debugfs", "-w", "-R", command, where], check=True, capture_output=True, text=True)
-    assert "File not found" not in done.stderr, done.stderr

@@ -45,14 +45,18 @@ class Site:
 
     def recover(self, label: str, *more: str) -> "Recovered":
         name = domain_name(label)
-        self.expect(*self.words(name, *more))
+        try:
+            self.expect(*self.words(name, *more))
+        except BaseException:
+            self.program.run("recover", "undo", name, "--yes")
+            raise
         return Recovered(self, LabGuest.attach(name))
 
     def expect(self, *words: str | Path) -> dict[str, Any]:
         """Run a command in a process of its own that has to succeed, and give its document."""
         process = self.program.start(*words, "-o", "json")
         try:
-            out, err = process.communicate(timeout=2 * _PATIENCE)
+            out, err = process.communicate(timeout=5 * _PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -24,12 +24,13 @@ from hotspare.restore.boot_test import run
 from lab import DiskSpec, LabGuest, connection
 from lab.databases import SIZE, database_disk
 from tests.cli.boot_machines import (
+    APPLICATION,
     DATABASE,
     MIB,
     WITHOUT_AGENT,
-    application,
-    boot_image,
     empty_image,
+    machine_that_is_off,
+    machine_that_panics,
 )
 from tests.cli.lab_program import program_for_libvirt
 from tests.cli.program import Program
@@ -89,7 +90,7 @@ def program(lab_host: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def app(program: Program) -> Iterator[LabGuest]:
     """A machine that is off, and has a restore point."""
-    with application("booted-app") as guest:
+    with machine_that_is_off("booted-app", APPLICATION, network=True) as guest:
         program.expect("backup", guest.name)
         program.expect("machine", "check", guest.name, "add", "guest:database,timeout=20s")
         yield guest
@@ -181,26 +182,25 @@ def test_machines_without_an_agent_and_points_that_do_not_boot(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "SETTLED_SECONDS", 4.0)
-    monkeypatch.setattr(run, "RESTARTS_MAX", 0)
-    images = {
-        "silent": boot_image(tmp_path / "silent.raw", WITHOUT_AGENT),
-        "panicking": boot_image(tmp_path / "panicking.raw", panics=True),
-        "empty": empty_image(tmp_path / "empty.raw"),
-    }
-    for name, image in images.items():
-        program.expect("backup", "--image", image, "--name", name)
-    timeout = ("--memory", "192MiB", "--boot-timeout", "4m")
-    silent, panicking = try_out(program, "silent", "panicking", *timeout, status=32)
-    (empty,) = try_out(program, "empty", "--memory", "64MiB", "--boot-timeout", "5s", status=32)
+    monkeypatch.setattr(run, "RESTARTS_MAX", 1)
+    with (
+        machine_that_is_off("booted-silent", WITHOUT_AGENT) as working,
+        machine_that_panics("booted-panics") as breaking,
+    ):
+        program.expect("backup", working.name, breaking.name)
+        program.expect("backup", "--image", empty_image(tmp_path / "empty.raw"), "--name", "empty")
+        patient = ("--boot-timeout", "8m")
+        silent, panicking = try_out(program, working.name, breaking.name, *patient, status=32)
+        (empty,) = try_out(program, "empty", "--memory", "64MiB", "--boot-timeout", "5s", status=32)
 
-    assert (silent["boot"]["passed"], silent["boot"]["life"]) == (True, "activity")
-    assert outcomes(silent) == {"heartbeat": "passed"}
-    assert "restarted, crashed or powered itself off each time" in panicking["boot"]["problem"]
-    assert "Kernel panic" in panicking["boot"]["console"]
-    assert outcomes(panicking) == {"heartbeat": "not-done"}
-    assert empty["boot"]["problem"].startswith("it gave no sign of life within 5.00 s")
-    shown = program.expect("point", "show", "silent").out
-    assert "boots, as far as can be seen from outside" in shown
+        assert (silent["boot"]["passed"], silent["boot"]["life"]) == (True, "activity")
+        assert outcomes(silent) == {"heartbeat": "passed"}
+        assert panicking["boot"]["problem"].endswith("powered itself off each time it was started (2)")
+        assert "Kernel panic" in panicking["boot"]["console"]
+        assert outcomes(panicking) == {"heartbeat": "not-done"}
+        assert empty["boot"]["problem"].startswith("it gave no sign of life within 5.00 s")
+        shown = program.expect("point", "show", working.name).out
+        assert "boots, as far as can be seen from outside" in shown
 
 
 def test_what_a_killed_trial_left_is_swept(program: Program, app: LabGuest) -> None:

@@ -111,7 +111,7 @@ def test_from_a_remote_store(site: Site, kind: str, request: pytest.FixtureReque
         url, environment = server.url(tmp_path / "remote"), {"HOME": str(server.home)}
     else:
         bucket: Rclone = request.getfixturevalue("rclone")
-        url, environment = bucket.url("plain/instant"), dict(bucket.environment)
+        url, environment = bucket.url(f"plain/{tmp_path.name}"), dict(bucket.environment)
     former = dict(program.environment)
     program.environment |= environment
     try:

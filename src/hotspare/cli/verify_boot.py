@@ -100,6 +100,12 @@ class BootCommand:
                 meaning="Nothing was started",
                 hint="Name a host with libvirt, with --platform qemu:///system",
             )
+        if self._options.together and len({point.machine_id for point in points}) < len(points):
+            raise UsageError(
+                "--together takes one restore point of each machine",
+                meaning="Nothing was started",
+                hint="They have the same addresses, and would be in each other's way",
+            )
         groups = [list(points)] if self._options.together else [[point] for point in points]
         tests: list[BootTest] = []
         errors: list[tuple[str, HotspareError]] = []

@@ -31,8 +31,8 @@ class DiskMove(NamedTuple):
 
     done: bool
     """It needs the server no more."""
-    bytes_moved: int
-    bytes_total: int
+    bytes_moved: int = 0
+    """While it is not done."""
     begun: bool = False
     """It was not being moved until now."""
 

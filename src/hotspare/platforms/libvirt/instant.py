@@ -217,24 +217,25 @@ def overlays_of(domain: libvirt.virDomain) -> Mapping[str, Path]:
 
 
 def move_disk(domain: libvirt.virDomain, disk: str, limit: int) -> DiskMove:
-    """Have QEMU fill an overlay; see ``InstantPlatform.move``."""
+    """Have QEMU fill an overlay; see ``InstantPlatform.move``.
+
+    While a stream ends, QEMU must not be asked about its block nodes, as ``blockInfo`` and ``diskErrors`` do:
+    QEMU 7.2 then crashes now and then (in ``bdrv_refresh_filename``). Asking about the job is safe.
+    """
     path = overlays_of(domain)[disk]
     with explained(f"Disk {disk} of {domain.name()} cannot be moved now", meaning="It runs as before"):
         if not domain.isActive():
             if has_base(path):
                 fill_overlay(path)
-            size = domain.blockInfo(disk)[0]
-            return DiskMove(True, size, size)
+            return DiskMove(done=True)
         job = domain.blockJobInfo(disk)
         begun = not job and has_base(path)
         if begun:
             domain.blockPull(disk, limit, libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES)
             job = domain.blockJobInfo(disk)
-        size = domain.blockInfo(disk)[0]
     if job:
-        return DiskMove(False, min(int(job["cur"]), size), size, begun)
-    done = not has_base(path)
-    return DiskMove(done, size if done else 0, size, begun)
+        return DiskMove(done=False, bytes_moved=int(job["cur"]), begun=begun)
+    return DiskMove(done=not has_base(path), begun=begun)
 
 
 def settle(domain: libvirt.virDomain) -> None:
@@ -266,8 +267,12 @@ def abandon(domain: libvirt.virDomain) -> None:
     name = domain.name()
     files = overlays_of(domain).values()
     with explained(f"The machine {name} cannot be removed"):
-        if domain.isActive():
-            domain.destroy()
+        try:
+            if domain.isActive():
+                domain.destroy()
+        except libvirt.libvirtError:
+            if domain.isActive():  # else it has just ended by itself
+                raise
         domain.undefineFlags(_REMOVE)
     for path in files:
         path.unlink(missing_ok=True)

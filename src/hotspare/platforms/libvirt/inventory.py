@@ -6,7 +6,10 @@ from pathlib import Path
 
 import libvirt
 
+from hotspare.block.qemu import image_info
+from hotspare.errors import HotspareError
 from hotspare.platforms.libvirt.connection import explained, message_of
+from hotspare.platforms.libvirt.definition import INSTANT_NAMESPACE
 from hotspare.platforms.libvirt.marks import marks_in
 from hotspare.platforms.platform import Machine, MachineDisk, PowerState
 
@@ -133,14 +136,25 @@ def _sort_disks(domain: libvirt.virDomain, definition: ET.Element) -> DomainDisk
             left_out[name] = reason or "its storage volume cannot be found"
             continue
         try:
-            size = domain.blockInfo(name)[0]
+            size = _size_of(domain, definition, name, path)
         except libvirt.libvirtError as error:
             left_out[name] = f"its image cannot be opened ({message_of(error)})"
+            continue
+        except HotspareError as error:
+            left_out[name] = f"its image cannot be opened ({error.what})"
             continue
         image_format = _attribute(element, "driver", "type") or "raw"
         serial = element.findtext("serial", "")
         backed_up.append(DomainDisk(name, path, image_format, size, serial, _labels(element)))
     return DomainDisks(tuple(backed_up), left_out, frozenset(expected))
+
+
+def _size_of(domain: libvirt.virDomain, definition: ET.Element, name: str, path: Path) -> int:
+    """Give a disk's size. QEMU must not be asked about a disk that it fills; see ``instant.move_disk``."""
+    if definition.find(f"metadata/{{{INSTANT_NAMESPACE}}}instant") is not None:
+        return image_info(path, "qcow2", allow_references=True).virtual_size
+    size: int = domain.blockInfo(name)[0]
+    return size
 
 
 def _labels(disk: ET.Element) -> tuple[str, ...]:

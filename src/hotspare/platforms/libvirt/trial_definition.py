@@ -4,6 +4,7 @@ What is let through is listed, rather than what is taken away: an element that n
 out. See libvirt's "Domain XML format".
 """
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _TOP = (
 _DEVICES = ("emulator", "disk", "controller", "input", "video", "tpm", "memballoon", "rng", "panic", "iommu")
 _MODELS = {"virtio": "virtio-net-pci", "virtio-transitional": "virtio-net-pci-transitional"}
 _MODELS |= {"virtio-non-transitional": "virtio-net-pci-non-transitional"}
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+_MODEL = re.compile(r"[a-z0-9][a-z0-9-]*")
 _AGENT = "org.qemu.guest_agent.0"
 _SLOTS = range(2, 31)
 
@@ -56,7 +59,7 @@ def trial_cards(native: str, folder: Path) -> tuple[TrialCard, ...]:
     cards = []
     for number, card in enumerate(_interfaces(native)):
         mac = card.find("mac")
-        if mac is not None and mac.get("address"):
+        if mac is not None and _MAC.fullmatch(mac.get("address", "")):
             source = card.find("source")
             names = {} if source is None else source.attrib
             network = next((names[key] for key in ("network", "bridge", "dev") if key in names), "")
@@ -69,6 +72,9 @@ def trial_definition(machine: Machine, parts: TrialParts, *, kvm_works: Callable
     definition = restored_definition(machine, parts.name, parts.disks, kvm_works=kvm_works, state=parts.state)
     root = ET.fromstring(definition)  # noqa: S314 - made just now
     _keep_only(root, _TOP)
+    for information in root.findall("sysinfo"):
+        if information.get("type") != "smbios":
+            root.remove(information)  # it may hand files of this host in
     for tag, text in (("uuid", parts.uuid), ("on_poweroff", "destroy"), ("on_reboot", "destroy")):
         _set(root, tag, text)
     _set(root, "on_crash", "destroy")
@@ -149,7 +155,7 @@ def _isolate_disks(devices: ET.Element) -> None:
                 driver.set("rerror_policy", "stop")
                 driver.attrib.pop("io", None)
                 driver.attrib.pop("iothread", None)
-            for unwanted in ("iotune", "reservations", "alias"):
+            for unwanted in ("iotune", "encryption", "alias"):
                 for element in disk.findall(unwanted):
                     disk.remove(element)
 
@@ -202,12 +208,14 @@ def _add_cards(root: ET.Element, native: str, cards: Sequence[TrialCard]) -> Non
             continue
         model = interface.find("model")
         kind = "virtio" if model is None else model.get("type", "virtio")
+        kind = kind if _MODEL.fullmatch(kind) else "virtio"
         words = [f"{_MODELS.get(kind, kind)},netdev=trial{number},id=trialcard{number},mac={card.mac}"]
         place = _place_of(interface)
         if place is not None:
             bus = f"pci.{place.bus}" if place.bus or not q35 else "pcie.0"
             words.append(f"bus={bus},addr={place.slot:#x}.{place.function:#x}")
-        netdev = f"stream,id=trial{number},server=off,addr.type=unix,addr.path={card.socket}"
+        path = str(card.socket).replace(",", ",,")  # as QEMU writes a comma in a value
+        netdev = f"stream,id=trial{number},server=off,addr.type=unix,addr.path={path}"
         for word in ("-netdev", netdev, "-device", ",".join(words)):
             ET.SubElement(line, f"{{{_QEMU_NAMESPACE}}}arg", value=word)
         number += 1

@@ -141,7 +141,7 @@ class Guardian:
             except HotspareError:
                 self._moves.tried()
                 raise
-            self._moved[disk.name] = move.bytes_moved
+            self._moved[disk.name] = disk.size if move.done else min(move.bytes_moved, disk.size)
             if move.begun:
                 self._moves.tried()  # without the repository it ends at once
             if not move.done:
