@@ -36,7 +36,7 @@ class HostAgent:
     def start(self) -> "HostAgent":
         words = [*_HOTSPARE, "replica", "agent", "--name", self.host.name, "--state", str(self.state)]
         self._process = self.host.popen([*words, "--port", str(self.port)], log=self.log)
-        self.wait(self._answers, "answers")
+        self.wait(self._answers, "answers", 90)
         return self
 
     @property

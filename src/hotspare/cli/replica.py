@@ -155,6 +155,7 @@ def create(
     stall_limit: str = "5s",
     durable: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     folder: Path | None = None,
+    seed: Path | None = None,
     witness: str = "",
     lease: str = "10s",
     beat: str = "1s",
@@ -180,6 +181,9 @@ def create(
         stall_limit: How long writes of the guest wait for a standby that is silent. Then it goes on alone.
         durable: Sync: a write counts as done only when it is on the standby's disk, not just in its memory.
         folder: Where the standby keeps the replica.
+        seed: Folder on the standby, on the file system of the replica, with images that were restored there
+            before ("hotspare restore POINT --disk vda=FOLDER/vda.qcow2"). They are taken over, and only what
+            differs is sent.
         witness: Name of the host that decides, with the standby, whether the source is lost.
         lease: With a witness: how long it promises not to let the standby take over; see docs/failover.md.
         beat: Time between two such promises.
@@ -199,6 +203,7 @@ def create(
         platform=platform,
         disks=tuple(disk or ()),
         folder=str(folder or ""),
+        seed=str(seed or ""),
         interval=parse_duration(every),
         retention=keep,
         bandwidth=parse_bytes(bandwidth) if bandwidth else 0,

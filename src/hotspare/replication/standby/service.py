@@ -1,5 +1,6 @@
 """What a standby's agent can be asked about its replicas."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -138,7 +139,8 @@ class _Service:
         self._note(protection)
         replica = self._agent.make_replica(protection, tenure)
         replica.pass_on(tenure)
-        replica.receive({disk.name: disk.size for disk in asked.disks})
+        seed = Path(protection.seed) if protection.seed else None
+        replica.receive({disk.name: disk.size for disk in asked.disks}, seed)
         exports = replica.serve(tenure, durable=protection.durable)
         state, points = replica.state, replica.points()
         return Prepared(
