@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hotspare.platforms.replica.record import ReplicaPoint
 from lab import DiskSpec, LabGuest
 from lab.two_hosts import Hosts
 from tests.replication.interval.two_agents import Acknowledged, TwoAgents, records_in
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(0 if "INTERVAL_KILL_ROUNDS" i
 MIB = 1024 * 1024
 ROUNDS = int(os.environ.get("INTERVAL_KILL_ROUNDS", "2"))
 INTERVAL = 5.0
-SLACK = 1.0
+SLACK = 2.0
 """Seconds beside the interval and a cycle: how finely we look, and how late threads wake on a busy host."""
 
 
@@ -33,11 +34,11 @@ def hosts(lab_host: None) -> Iterator[Hosts]:
 def test_a_killed_source_loses_no_more_than_the_interval(hosts: Hosts, tmp_path: Path) -> None:
     dice = random.Random()
     guest = LabGuest.create("shipped", disks=[DiskSpec(size=64 * MIB)], host=hosts.source)
-    losses: list[tuple[float, int, float]] = []
+    losses: list[tuple[float, int]] = []
     with guest, TwoAgents(hosts) as agents:
         guest.start().wait_ready()
-        agents.protect(guest, "--every", f"{INTERVAL:g}s", "--keep", "last 40")
-        point = agents.wait_for_point()
+        agents.protect(guest, interval=INTERVAL)
+        agents.wait_for_point()
         for number in range(ROUNDS):
             guest.start_workload()
             acknowledged = Acknowledged(guest)
@@ -48,39 +49,42 @@ def test_a_killed_source_loses_no_more_than_the_interval(hosts: Hosts, tmp_path:
                 hosts.kill(hosts.source)
             else:
                 guest.kill()
-            acknowledged.look()
-
+            under_way = agents.cycle_under_way()
             point = agents.points()[-1]
-            if not whole_host:
-                # A cycle that began just before may still have become a point, or may be broken off.
-                time.sleep(0.5)
-                point = agents.points()[-1]
+            acknowledged.look()
+            expect_promise(point, killed_at, under_way)
             records = records_in(agents.folder, point, tmp_path)
             assert records == list(range(1, len(records) + 1))
             assert len(records) >= acknowledged.before(point.taken_at)
-            cycle = (point.finished_at - point.taken_at).total_seconds()
-            lost = killed_at - point.taken_at.timestamp()
-            losses.append((lost, acknowledged.last - len(records), cycle))
-            print(f"round {number}: lost {lost:.1f} s, {losses[-1][1]} records; a cycle took {cycle:.1f} s")
-            assert lost <= INTERVAL + 2 * cycle + SLACK
+            losses.append((killed_at - point.taken_at.timestamp(), acknowledged.last - len(records)))
+            print(f"round {number}: lost {losses[-1][0]:.1f} s, {losses[-1][1]} records", flush=True)
+            if number < ROUNDS - 1:
+                bring_back(hosts, agents, guest, point, whole_host=whole_host)
+    worst, most = max(one[0] for one in losses), max(one[1] for one in losses)
+    print(f"{ROUNDS} rounds: at most {worst:.1f} s and {most} records lost", flush=True)
 
-            if number == ROUNDS - 1:
-                break
-            if whole_host:
-                hosts.power_on(hosts.source)
-                agents.programs.pop("source").wait()
-                agents.start(hosts.source)
-            if not guest.running:  # the agent may have started it
-                guest.start()
-            guest.wait_ready()
-            newer = agents.wait_for_point(point.id)
-            # QEMU's record of changes died with it: the disks are compared, and little of them is sent.
-            reasons = [
-                disk.full_because for one in agents.points() if one.id > point.id for disk in one.disks
-            ]
-            assert any(reason and "as after a crash" in reason for reason in reasons), reasons
-            assert sum(disk.bytes_sent for disk in newer.disks) < 16 * MIB
-    worst = max(lost for lost, _, _ in losses)
-    print(
-        f"{ROUNDS} rounds: at most {worst:.1f} s and {max(records for _, records, _ in losses)} records lost"
-    )
+
+def expect_promise(point: ReplicaPoint, killed_at: float, under_way: float | None) -> None:
+    """No more is lost than the interval (or a cycle that took longer), and the cycle under way."""
+    cycle = (point.finished_at - point.taken_at).total_seconds()
+    promised = max(INTERVAL, cycle) + SLACK
+    unfinished = 0.0 if under_way is None else max(0.0, killed_at - under_way)
+    lost = killed_at - point.taken_at.timestamp()
+    assert lost <= promised + unfinished, (lost, cycle, unfinished)
+
+
+def bring_back(
+    hosts: Hosts, agents: TwoAgents, guest: LabGuest, point: ReplicaPoint, *, whole_host: bool
+) -> None:
+    """Let replication go on: QEMU's record of changes died with it, so disks are compared."""
+    if whole_host:
+        hosts.power_on(hosts.source)
+        agents.source.start()
+    if not guest.running:  # the agent may have started it
+        guest.start()
+    guest.wait_ready()
+    agents.wait_for_point(point.id)
+    newer = [one for one in agents.points() if one.id > point.id]
+    reasons = [disk.full_because for one in newer for disk in one.disks if disk.full_because]
+    assert any("what changed" in reason for reason in reasons), reasons
+    assert sum(disk.bytes_sent for one in newer for disk in one.disks) < 24 * MIB

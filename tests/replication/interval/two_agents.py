@@ -1,13 +1,9 @@
 """Two hosts with an agent each, and a machine that is shipped from one to the other."""
 
-import json
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +11,13 @@ from typing import Any, Self
 
 from hotspare.errors import HotspareError
 from hotspare.platforms.replica.record import ReplicaPoint, read_record
+from hotspare.replication import protections
+from hotspare.replication.model import Mode, Protection
 from lab import LabGuest
-from lab.errors import LabError
-from lab.two_hosts import Host, Hosts
+from lab.two_hosts import Hosts
+from tests.replication.agents import HostAgent
 
 STATE = "/var/lib/hotspare/replication"
-HOTSPARE = str(Path(sys.executable).parent / "hotspare")
 
 
 class TwoAgents:
@@ -28,79 +25,42 @@ class TwoAgents:
 
     def __init__(self, hosts: Hosts) -> None:
         self.hosts = hosts
-        self.programs: dict[str, subprocess.Popen[bytes]] = {}
+        self.source = HostAgent(hosts.source)
+        self.standby = HostAgent(hosts.standby)
         self.protection = ""
 
     def __enter__(self) -> Self:
-        try:
-            for host in (self.hosts.source, self.hosts.standby):
-                self.start(host)
-            offered = self.ask(self.hosts.standby, "pair", "--address", self.hosts.standby.address)
-            self.ask(self.hosts.source, "pair", offered["token"], "--address", self.hosts.source.address)
-        except BaseException:
-            self.stop_all()
-            raise
+        self.source.start()
+        self.standby.start()
+        self.source.pair_with(self.standby)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            for host in (self.hosts.source, self.hosts.standby):
-                print(f"--- agent of {host.name}:\n{self._log(host).read_text(errors='replace')[-3000:]}")
-        self.stop_all()
+        for agent in (self.source, self.standby):
+            if error is not None:
+                print(f"--- agent of {agent.host.name}:\n{self.log(agent)[-3000:]}")
+            if agent.host.running:
+                agent.kill()
 
-    def stop_all(self) -> None:
-        for name, program in self.programs.items():
-            host = self.hosts[name]
-            if host.running and program.poll() is None:
-                with suppress(OSError):
-                    host.signal_program(program, signal.SIGKILL)
-            program.wait()
-        self.programs.clear()
+    def log(self, agent: HostAgent) -> str:
+        return agent.log.read_text(errors="replace")
 
-    def start(self, host: Host) -> None:
-        """Start a host's agent, and wait until it answers."""
-        words = [HOTSPARE, "replica", "agent", "--name", host.name, "--state", STATE]
-        self.programs[host.name] = host.popen(words, log=self._log(host))
-        wait_until(lambda: self._answers(host), f"the agent of {host.name} answers", 40)
-
-    def kill(self, host: Host) -> None:
-        """Kill a host's agent (SIGKILL)."""
-        program = self.programs.pop(host.name)
-        host.signal_program(program, signal.SIGKILL)
-        program.wait()
-
-    def _log(self, host: Host) -> Path:
-        return host.folder / "agent.log"
-
-    def log(self, host: Host) -> str:
-        return self._log(host).read_text(errors="replace")
-
-    def _answers(self, host: Host) -> bool:
-        try:
-            self.ask(host, "list")
-        except LabError:
-            return False
-        return True
-
-    def ask(self, host: Host, *words: str) -> dict[str, Any]:
-        """Run a command of ``hotspare replica`` there, and give its JSON document."""
-        said: dict[str, Any] = json.loads(
-            host.run(HOTSPARE, "replica", *words, "--state", STATE, "-o", "json")
+    def protect(self, guest: LabGuest, **wanted: Any) -> None:
+        """Protect a guest in interval mode."""
+        wanted = {"interval": 5.0, "retention": "last 40", **wanted}
+        protection = Protection(
+            id="",
+            machine_id="",
+            machine=guest.name,
+            mode=Mode.INTERVAL,
+            source="",
+            standby="standby",
+            **wanted,
         )
-        return said
-
-    def protect(self, guest: LabGuest, *words: str) -> None:
-        made = self.ask(
-            self.hosts.source, "create", guest.name, "--to", "standby", "--mode", "interval", *words
-        )
-        self.protection = made["id"]
-
-    def status(self) -> dict[str, Any]:
-        (one,) = self.ask(self.hosts.source, "status")["replicas"]
-        found: dict[str, Any] = one
-        return found
+        made = self.source.call(protections.CREATE, protections.Create(protection=protection))
+        self.protection = made.id
 
     @property
     def folder(self) -> Path:
@@ -113,10 +73,16 @@ class TwoAgents:
         except HotspareError:
             return ()
 
-    def wait_for_point(self, after: str = "", timeout: float = 60) -> ReplicaPoint:
+    def wait_for_point(self, after: str = "", timeout: float = 90) -> ReplicaPoint:
         """Wait for a point that is newer than the one named."""
         wait_until(lambda: any(one.id > after for one in self.points()), "a new point", timeout)
         return self.points()[-1]
+
+    def cycle_under_way(self) -> float | None:
+        """Tell when the cycle began that is not through yet, or was not when the host was killed."""
+        scratch = self.hosts.source.outside("/var/lib/libvirt/hotspare")
+        began = [path.stat().st_mtime for path in scratch.glob("*/owner.json")]
+        return max(began, default=None)
 
 
 def wait_until(reached: Callable[[], bool], state: str, timeout: float) -> None:
