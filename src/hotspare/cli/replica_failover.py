@@ -15,7 +15,9 @@ from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable,
 from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.failover.report import Loss, Report
+from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
+from hotspare.replication.model import Protection
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
@@ -204,14 +206,7 @@ def policy(
         options: See below.
     """
     with agent_of(state, options) as agent:
-        statuses = agent.call(protections.STATUS, NOTHING)
-        names = [(one.protection.machine, one.protection.machine_id, one.protection.id) for one in statuses]
-        found = [one.protection for one, known in zip(statuses, names, strict=True) if machine in known]
-        if len(found) != 1:
-            raise MachineNotFound(
-                f"{len(found) or 'No'} protections on this host are of a machine {machine!r}"
-            )
-        protection = found[0]
+        protection = _protection_of(agent, machine)
         if automatic and not protection.witness:
             raise UsageError(
                 f"{machine} has no witness, so nobody can tell a lost host from a lost network",
@@ -239,6 +234,14 @@ def policy(
         output.print_text(
             f"{machine}: its standby {'takes over by itself' if now.automatic else 'waits for your word'}."
         )
+
+
+def _protection_of(agent: LocalClient, machine: str) -> Protection:
+    known = [status.protection for status in agent.call(protections.STATUS, NOTHING)]
+    found = [one for one in known if machine in {one.machine, one.machine_id, one.id}]
+    if len(found) != 1:
+        raise MachineNotFound(f"{len(found) or 'No'} protections here are of a machine {machine!r}")
+    return found[0]
 
 
 def _pairs(texts: list[str] | None) -> list[tuple[str, str]]:

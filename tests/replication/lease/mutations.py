@@ -16,7 +16,7 @@ from hotspare.replication.lease.holder import Holder
 from hotspare.replication.lease.terms import Record, Renew, Take, Verdict
 from hotspare.replication.lease.voter import Taker, Voter
 from tests.replication.lease import rules
-from tests.replication.lease.world import Host
+from tests.replication.lease.parties import Host
 
 Mutation = Callable[[], AbstractContextManager[None]]
 _replace = msgspec.structs.replace

@@ -6,7 +6,8 @@ import pytest
 
 from tests.replication.lease import rules
 from tests.replication.lease.mutations import FOUND_BY_HISTORIES, FOUND_BY_RULES, Mutation
-from tests.replication.lease.world import Violation, run_history
+from tests.replication.lease.parties import Violation
+from tests.replication.lease.world import run_history
 
 _SEEDS = 700
 RULES = [
