@@ -148,6 +148,8 @@ def mirrored(label: str, *options: str, relay: Sequence[str] = ()) -> Iterator[M
             words = [sys.executable, "-m", "lab.slow_link", "--to", hosts.standby.address]
             words += ["--ports", "10861-10865", *relay]
             hosts.witness.popen(words, log=hosts.witness.folder / "relay.log", environment=_FIND_LAB)
+            up = f"until (</dev/tcp/{hosts.witness.address}/10861) 2>/dev/null; do sleep 0.1; done"
+            hosts.source.run("timeout", "60", "bash", "-c", up)
         source.pair_with(standby, hosts.witness.address if relay else "")
         with LabGuest.create(label, disks=disks, host=hosts.source) as guest:
             both = Mirrored(hosts, source, standby, guest)
