@@ -2,9 +2,11 @@
 
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +29,6 @@ class TwoAgents:
         self.hosts = hosts
         self.source = HostAgent(hosts.source)
         self.standby = HostAgent(hosts.standby)
-        self.protection = ""
 
     def __enter__(self) -> Self:
         self.source.start()
@@ -47,7 +48,7 @@ class TwoAgents:
     def log(self, agent: HostAgent) -> str:
         return agent.log.read_text(errors="replace")
 
-    def protect(self, guest: LabGuest, **wanted: Any) -> None:
+    def protect(self, guest: LabGuest, **wanted: Any) -> "Shipped":
         """Protect a guest in interval mode."""
         wanted = {"interval": 5.0, "retention": "last 40", **wanted}
         protection = Protection(
@@ -60,12 +61,22 @@ class TwoAgents:
             **wanted,
         )
         made = self.source.call(protections.CREATE, protections.Create(protection=protection))
-        self.protection = made.id
+        return Shipped(self, guest, made)
+
+
+class Shipped:
+    """A guest that is shipped, and what it has acknowledged when, which a thread looks at."""
+
+    def __init__(self, agents: TwoAgents, guest: LabGuest, protection: Protection) -> None:
+        self.agents = agents
+        self.guest = guest
+        self.protection = protection
+        self.acknowledged = Acknowledged(guest)
 
     @property
     def folder(self) -> Path:
         """Of the replica, seen from outside, whether its host lives or not."""
-        return self.hosts.standby.outside(f"{STATE}/replicas/{self.protection}")
+        return self.agents.hosts.standby.outside(f"{STATE}/replicas/{self.protection.id}")
 
     def points(self) -> tuple[ReplicaPoint, ...]:
         try:
@@ -73,16 +84,30 @@ class TwoAgents:
         except HotspareError:
             return ()
 
-    def wait_for_point(self, after: str = "", timeout: float = 90) -> ReplicaPoint:
+    def wait_for_point(self, after: str = "", timeout: float = 120) -> ReplicaPoint:
         """Wait for a point that is newer than the one named."""
         wait_until(lambda: any(one.id > after for one in self.points()), "a new point", timeout)
         return self.points()[-1]
 
     def cycle_under_way(self) -> float | None:
         """Tell when the cycle began that is not through yet, or was not when the host was killed."""
-        scratch = self.hosts.source.outside("/var/lib/libvirt/hotspare")
-        began = [path.stat().st_mtime for path in scratch.glob("*/owner.json")]
+        scratch = self.agents.hosts.source.outside("/var/lib/libvirt/hotspare")
+        began = [
+            path.stat().st_mtime
+            for path in scratch.glob("*/owner.json")
+            if self.protection.machine_id in path.read_text()
+        ]
         return max(began, default=None)
+
+    def longest_cycle_since(self, moment: datetime) -> float:
+        """Give the seconds of the longest late cycle that the agent tells of since then; 0 without one."""
+        told = re.findall(
+            rf"^(\S+ \S+),\d+ {re.escape(self.guest.name)}: a cycle took ([\d.]+) s",
+            self.agents.log(self.agents.source),
+            re.MULTILINE,
+        )
+        since = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return max((float(seconds) for at, seconds in told if at >= since), default=0.0)
 
 
 def wait_until(reached: Callable[[], bool], state: str, timeout: float) -> None:
@@ -94,26 +119,32 @@ def wait_until(reached: Callable[[], bool], state: str, timeout: float) -> None:
 
 
 class Acknowledged:
-    """Which number a guest had acknowledged when, by this host's clock."""
+    """Which number a guest had acknowledged when, by this host's clock; a thread looks until ``stop``."""
 
     def __init__(self, guest: LabGuest) -> None:
         self._guest = guest
         self._seen: list[tuple[float, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
-    def look(self) -> None:
-        # The time before the look: what was acknowledged by then is surely among what is seen now.
-        now = time.time()
-        self._seen.append((now, self._guest.acked()))
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            # The time before the look: what was acknowledged by then is surely among what is seen now.
+            now = time.time()
+            self._seen.append((now, self._guest.acked()))
 
-    def watch(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.look()
-            time.sleep(0.1)
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
 
     def before(self, moment: datetime) -> int:
         """Give a number that was acknowledged before that moment: the last one seen before it."""
-        return max((number for at, number in self._seen if at + 0.1 < moment.timestamp()), default=0)
+        # What is seen was printed before the look ended, and looks may take some time.
+        return max(
+            (number for (_, number), (later, _) in pairwise(self._seen) if later < moment.timestamp()),
+            default=0,
+        )
 
     @property
     def last(self) -> int:
