@@ -18,6 +18,7 @@ import msgspec
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable
 from hotspare.platforms.libvirt.replicated import Replicated, forget_replicated, note_replicated
+from hotspare.replication.failover.active import runs_upon_replica
 from hotspare.replication.kept import write_struct
 from hotspare.replication.link.client import PeerClient
 from hotspare.replication.link.server import Server, Services
@@ -171,11 +172,15 @@ class Agent:
                 self._begin(protection)
 
     def forget(self, protection: str) -> None:
-        """Forget a protection; its replica, if it is here, is removed with all points."""
+        """Forget a protection; its replica, if it is here, is removed with all points.
+
+        But not where the machine was taken over: it runs upon these images, which are its disks from then on.
+        """
         with self._turn:
             self._end(protection, release=True)
             with suppress(MachineNotFound):
-                self.replica(protection).remove()
+                if not runs_upon_replica(self.folder_of(protection)):
+                    self.replica(protection).remove()
             self._replicas.pop(protection, None)
             folder = self.folder_of(protection)
             for path in folder.glob("*"):

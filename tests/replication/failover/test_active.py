@@ -9,9 +9,16 @@ import pytest
 from hotspare.errors import PointNotFound
 from hotspare.platforms.platform import Machine, PowerState
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
-from hotspare.replication.failover.active import end_active, fold_back, make_active, read_active
+from hotspare.replication.agent import Agent
+from hotspare.replication.failover.active import (
+    end_active,
+    fold_back,
+    make_active,
+    read_active,
+    runs_upon_replica,
+)
 from hotspare.replication.link.tls import Identity
-from hotspare.replication.model import Tenure
+from hotspare.replication.model import Mode, Protection, Tenure
 from hotspare.replication.standby.chain import Chain, new_layer
 from hotspare.replication.standby.replica import Replica
 
@@ -114,8 +121,33 @@ def test_nothing_is_made_without_a_whole_state(tmp_path: Path, replica: Replica)
 
 def test_what_has_ended_says_so(tmp_path: Path, replica: Replica) -> None:
     end_active(tmp_path)
+    assert not runs_upon_replica(tmp_path)
     make_active(tmp_path, replica, 2)
+    assert runs_upon_replica(tmp_path)
     end_active(tmp_path)
+    assert not runs_upon_replica(tmp_path)
     active = read_active(tmp_path)
     assert active is not None
     assert active.ended
+
+
+def test_an_agent_that_forgets_leaves_the_disks_of_a_machine_alone(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "state", {}, (), name="standby", address="127.0.0.1", port=0)
+    try:
+        for name in ("here", "elsewhere"):
+            protection = Protection(
+                id=name, machine_id="uuid", machine="web", mode=Mode.SYNC, source="a", standby="b"
+            )
+            agent.keep(protection)
+            replica = agent.make_replica(protection, Tenure(epoch=1, holder="a"))
+            replica.receive({"vda": MIB})
+            replica.change(whole=True)
+            replica.write_points([_point("one", replica.state.chains[0].top)])
+            make_active(agent.folder_of(name), replica, 2)
+            if name == "elsewhere":
+                end_active(agent.folder_of(name))
+            agent.forget(name)
+            assert bool(list(replica.folder.glob("*.qcow2"))) is (name == "here")
+        assert agent.protections() == []
+    finally:
+        agent.close()

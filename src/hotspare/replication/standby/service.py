@@ -7,6 +7,7 @@ import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.failover.active import runs_upon_replica
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
 from hotspare.replication.model import DiskSize, Protection, Tenure
@@ -199,6 +200,12 @@ class _Service:
             return NOTHING
         if caller.id != protection.source:
             raise PermissionRefused(f"{caller.id} is not the source of this protection")
+        if runs_upon_replica(self._agent.folder_of(protection.id)):
+            raise HotspareError(
+                f"The machine {protection.machine} was taken over and runs upon its replica",
+                meaning="Nothing was removed",
+                hint="End the protection there, or with --only-here just on this host",
+            )
         self._agent.forget(protection.id)
         return NOTHING
 
