@@ -1,5 +1,6 @@
 """One machine's replica on the standby: its disks, its points, and who may write to it."""
 
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -305,11 +306,8 @@ class Replica(ServedDisks):
             with suppress(HotspareError):
                 self.close_exports()
             self.stop_daemon()
-            (self.folder / RECORD).unlink(missing_ok=True)
-            for path in (*self.folder.glob("*.qcow2"), *self.folder.glob("tls/*")):
-                path.unlink(missing_ok=True)
-            for path in self.folder.glob("*.*"):
-                path.unlink(missing_ok=True)
+            (self.folder / RECORD).unlink(missing_ok=True)  # the first: what is half removed is no replica
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_points(self, points: Collection[ReplicaPoint]) -> None:
         """Put points in the place of those that there are, durably."""
