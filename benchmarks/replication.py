@@ -3,7 +3,7 @@
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -58,8 +58,9 @@ def measure(
             order = list(felt)[number % len(felt) :] + list(felt)[: number % len(felt)]
             for name in order:
                 with _in_manner(machine, name):
-                    tell(f"round {number + 1}, {name}")
-                    felt[name].append(feel(machine.guest, seconds))
+                    one = feel(machine.guest, seconds)
+                    felt[name].append(one)
+                    tell(f"round {number + 1}, {name}: {_words([one])}")
         paused = machine.paused
     _show(felt, console.print)
     if not quick:
@@ -85,10 +86,14 @@ def _in_manner(machine: Protected, name: str) -> Iterator[None]:
 
 def _show(felt: dict[str, list[Felt]], say: Callable[[str], None]) -> None:
     for name, all_rounds in felt.items():
-        flush = statistics.median(one.median for one in all_rounds) * 1000
-        p99 = statistics.median(one.p99 for one in all_rounds) * 1000
-        written = statistics.median(one.throughput for one in all_rounds) / (1 << 20)
-        say(f"{name}: flush {flush:.2f} ms, p99 {p99:.1f} ms, {written:.0f} MiB/s")
+        say(f"{name}: {_words(all_rounds)}")
+
+
+def _words(all_rounds: Sequence[Felt]) -> str:
+    flush = statistics.median(one.median for one in all_rounds) * 1000
+    p99 = statistics.median(one.p99 for one in all_rounds) * 1000
+    written = statistics.median(one.throughput for one in all_rounds) / (1 << 20)
+    return f"flush {flush:.2f} ms, p99 {p99:.1f} ms, {written:.0f} MiB/s"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class HostAgent:
     def start(self) -> "HostAgent":
         words = [*_HOTSPARE, "replica", "agent", "--name", self.host.name, "--state", str(self.state)]
         self._process = self.host.popen([*words, "--port", str(self.port)], log=self.log)
-        self.wait(self._answers, "answers")
+        self.wait(self._answers, "answers", 180)
         return self
 
     @property
@@ -70,8 +70,9 @@ class HostAgent:
         document: dict[str, Any] = json.loads(said)
         return document
 
-    def pair_with(self, other: "HostAgent") -> None:
-        offered = other.call(pairing.OFFER, pairing.Offer(address=other.host.address))
+    def pair_with(self, other: "HostAgent", address: str = "") -> None:
+        """Make both known to each other; ``address`` is where this one reaches the other, if not directly."""
+        offered = other.call(pairing.OFFER, pairing.Offer(address=address or other.host.address))
         self.call(pairing.ACCEPT, pairing.Accept(token=offered.token, address=self.host.address))
 
     def status(self, machine: str) -> dict[str, Any]:

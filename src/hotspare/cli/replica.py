@@ -11,19 +11,15 @@ from hotspare.cli import output, replica_failover, replica_plain
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
-from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.cli.replica_documents import peer_fields, point_fields, status_fields, status_rows
+from hotspare.cli.replica_options import DEFAULT_MANNER, Manner
 from hotspare.cli.replica_state import State, agent_of, state_folder
 from hotspare.errors import MachineNotFound, PermissionRefused, PlatformUnavailable, TargetExists, UsageError
 from hotspare.replication import pairing, protections
 from hotspare.replication.agent import Agent
-from hotspare.replication.lease.terms import Terms
 from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import (
     DEFAULT_PORT,
-    DEFAULT_RETENTION,
-    FailoverPolicy,
-    Mode,
     Protection,
     Status,
 )
@@ -147,19 +143,7 @@ def create(
     /,
     *,
     to: str,
-    mode: Mode = Mode.SYNC,
-    every: str = "60s",
-    keep: str = DEFAULT_RETENTION,
-    disk: Annotated[list[str] | None, Parameter(negative="")] = None,
-    bandwidth: str | None = None,
-    stall_limit: str = "5s",
-    durable: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    folder: Path | None = None,
-    witness: str = "",
-    lease: str = "10s",
-    beat: str = "1s",
-    silence: str = "5s",
-    platform: str = "qemu:///system",
+    manner: Manner = DEFAULT_MANNER,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -172,46 +156,12 @@ def create(
     Args:
         machine: Name or UUID.
         to: Name of the host that keeps the replica; see "hotspare replica pair".
-        mode: How the replica follows.
-        every: Sync: time between two points to step back to. Interval: time between two shipments.
-        keep: Which points stay.
-        disk: Just these disks; can be given several times.
-        bandwidth: Most bytes per second of the first copy and of catching up: 50MiB/s.
-        stall_limit: How long writes of the guest wait for a standby that is silent. Then it goes on alone.
-        durable: Sync: a write counts as done only when it is on the standby's disk, not just in its memory.
-        folder: Where the standby keeps the replica.
-        witness: Name of the host that decides, with the standby, whether the source is lost.
-        lease: With a witness: how long it promises not to let the standby take over; see docs/failover.md.
-        beat: Time between two such promises.
-        silence: After this long without an answer a host counts as gone.
-        platform: URI of libvirt.
+        manner: See below.
         state: Folder of this host's agent.
         options: See below.
     """
-    wanted = Protection(
-        id="",
-        machine_id="",
-        machine=machine,
-        mode=mode,
-        source="",
-        standby=to,
-        witness=witness,
-        platform=platform,
-        disks=tuple(disk or ()),
-        folder=str(folder or ""),
-        interval=parse_duration(every),
-        retention=keep,
-        bandwidth=parse_bytes(bandwidth) if bandwidth else 0,
-        stall_limit=parse_duration(stall_limit),
-        durable=durable,
-        failover=FailoverPolicy(
-            terms=Terms(
-                lease=parse_duration(lease), beat=parse_duration(beat), silence=parse_duration(silence)
-            )
-        ),
-    )
     with agent_of(state, options) as asked:
-        made = asked.call(protections.CREATE, protections.Create(protection=wanted))
+        made = asked.call(protections.CREATE, protections.Create(protection=manner.protection(machine, to)))
     if options.output == "json":
         output.print_document(output.document("protection", id=made.id, machine=made.machine))
     else:

@@ -15,11 +15,14 @@ from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable,
 from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.failover.report import Loss, Report
+from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
+from hotspare.replication.model import Protection
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+_Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
 
 
 def add_commands(app: App) -> None:
@@ -131,7 +134,7 @@ def rehearse(
     machine: str,
     *,
     point: str = "",
-    check: list[str] | None = None,
+    check: _Many = (),
     boot_timeout: str = "5m",
     check_timeout: str = "60s",
     state: State = None,
@@ -155,7 +158,7 @@ def rehearse(
     asked = service.Rehearse(
         protection=machine,
         point=point,
-        checks=tuple(check or ()),
+        checks=check,
         boot_seconds=parse_duration(boot_timeout),
         check_seconds=parse_duration(check_timeout),
     )
@@ -184,8 +187,8 @@ def policy(
     automatic: bool | None = None,
     fence_command: str | None = None,
     after_start: str | None = None,
-    map_network: list[str] | None = None,
-    address: list[str] | None = None,
+    map_network: _Many = (),
+    address: _Many = (),
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -204,14 +207,7 @@ def policy(
         options: See below.
     """
     with agent_of(state, options) as agent:
-        statuses = agent.call(protections.STATUS, NOTHING)
-        names = [(one.protection.machine, one.protection.machine_id, one.protection.id) for one in statuses]
-        found = [one.protection for one, known in zip(statuses, names, strict=True) if machine in known]
-        if len(found) != 1:
-            raise MachineNotFound(
-                f"{len(found) or 'No'} protections on this host are of a machine {machine!r}"
-            )
-        protection = found[0]
+        protection = _protection_of(agent, machine)
         if automatic and not protection.witness:
             raise UsageError(
                 f"{machine} has no witness, so nobody can tell a lost host from a lost network",
@@ -224,9 +220,9 @@ def policy(
             automatic=before.automatic if automatic is None else automatic,
             fence_command=before.fence_command if fence_command is None else fence_command,
             after_start=before.after_start if after_start is None else after_start,
-            network_map=dict(_pairs(map_network)) if map_network is not None else before.network_map,
+            network_map=dict(_pairs(map_network)) if map_network else before.network_map,
             addresses={mac: text.replace(",", " via ") for mac, text in _pairs(address)}
-            if address is not None
+            if address
             else before.addresses,
         )
         agent.call(
@@ -241,9 +237,17 @@ def policy(
         )
 
 
-def _pairs(texts: list[str] | None) -> list[tuple[str, str]]:
+def _protection_of(agent: LocalClient, machine: str) -> Protection:
+    known = [status.protection for status in agent.call(protections.STATUS, NOTHING)]
+    found = [one for one in known if machine in {one.machine, one.machine_id, one.id}]
+    if len(found) != 1:
+        raise MachineNotFound(f"{len(found) or 'No'} protections here are of a machine {machine!r}")
+    return found[0]
+
+
+def _pairs(texts: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = []
-    for text in texts or []:
+    for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name or not value:
             raise UsageError(f"{text!r} is not of the form NAME=VALUE", meaning="Nothing was changed")

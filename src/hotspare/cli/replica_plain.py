@@ -65,6 +65,7 @@ def add_commands(app: App) -> None:
 
 def file(
     path: Path,
+    /,
     *,
     to: str,
     name: str = "",

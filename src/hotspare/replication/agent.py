@@ -17,6 +17,8 @@ import msgspec
 
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable
+from hotspare.platforms.libvirt.replicated import Replicated, forget_replicated, note_replicated
+from hotspare.replication.failover.active import runs_upon_replica
 from hotspare.replication.kept import write_struct
 from hotspare.replication.link.client import PeerClient
 from hotspare.replication.link.server import Server, Services
@@ -56,6 +58,7 @@ RunnerFactory = Callable[["Agent", Protection], Runner]
 @dataclass(slots=True)
 class _Running:
     runner: Runner
+    machine_id: str
     cancellation: Cancellation = field(default_factory=Cancellation)
     thread: threading.Thread | None = None
 
@@ -169,11 +172,15 @@ class Agent:
                 self._begin(protection)
 
     def forget(self, protection: str) -> None:
-        """Forget a protection; its replica, if it is here, is removed with all points."""
+        """Forget a protection; its replica, if it is here, is removed with all points.
+
+        But not where the machine was taken over: it runs upon these images, which are its disks from then on.
+        """
         with self._turn:
             self._end(protection, release=True)
             with suppress(MachineNotFound):
-                self.replica(protection).remove()
+                if not runs_upon_replica(self.folder_of(protection)):
+                    self.replica(protection).remove()
             self._replicas.pop(protection, None)
             folder = self.folder_of(protection)
             for path in folder.glob("*"):
@@ -195,7 +202,8 @@ class Agent:
 
     def _begin(self, protection: Protection) -> None:
         runner = self._runners[protection.mode](self, protection)
-        running = _Running(runner)
+        running = _Running(runner, protection.machine_id)
+        self._note(protection)
         running.thread = threading.Thread(
             target=lambda: runner.run(running.cancellation), name=f"protect-{protection.machine}", daemon=True
         )
@@ -207,8 +215,18 @@ class Agent:
         if running is not None:
             running.cancellation.cancel()
             _join(running)
+            forget_replicated(running.machine_id)
             if release:
                 running.runner.release()
+
+    def _note(self, protection: Protection) -> None:
+        """Let backups of the machine know that they have to go to the standby."""
+        standby = protection.standby
+        with suppress(MachineNotFound):
+            standby = self.identity.peer(standby).name
+        folder = protection.folder or str(DEFAULT_STATE / "replicas")
+        noted = Replicated(protection=protection.id, standby=standby, folder=folder)
+        note_replicated(protection.machine_id, noted)
 
     # Replicas
 

@@ -112,6 +112,8 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the disks that are replicated; empty for all."""
     folder: str = ""
     """Where the standby keeps the replica; empty for its state folder."""
+    seed: str = ""
+    """Folder on the standby with images restored there before, ``vda.qcow2``: what it begins with."""
     interval: float = 60.0
     """Seconds: between two points in sync mode; between two shipments in interval mode."""
     application_interval: float = 0.0

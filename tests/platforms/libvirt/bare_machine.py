@@ -17,7 +17,8 @@ import libvirt
 import libvirt_qemu
 
 from lab import connection, domain_name
-from lab.sweep import MACHINES, remove_domain
+from lab.host import MACHINES
+from lab.sweep import remove_domain
 
 MIB = 1024 * 1024
 
@@ -86,6 +87,11 @@ class BareMachine:
 
     def discard(self, offset: int, length: int, disk: str = "vda") -> None:
         self._io(disk, f"discard {offset} {length}")
+
+    def flush(self, disk: str = "vda") -> None:
+        """Have QEMU write out what it holds of an image, if the machine runs, so that others may read it."""
+        if self.domain.isActive():
+            self._io(disk, "flush")
 
     def write_while_off(self, offset: int, length: int, pattern: int, disk: str = "vda") -> None:
         """Write with a program of QEMU's, as people do who repair an image."""

@@ -87,8 +87,15 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
     wait_until(lambda: guest.acked() > 30, "it writes")
+    _standby_is_cut_off(trio, guest)
+    _source_is_cut_off(trio, guest, copy)
+    _comes_home(trio, guest, copy)
+    _agent_is_killed_at_home(trio, guest, copy)
 
-    # The standby alone is gone: the source goes on, and nobody would take over.
+
+def _standby_is_cut_off(trio: Trio, guest: LabGuest) -> None:
+    """The source goes on, and nobody would take over."""
+    hosts = trio.hosts
     hosts.cut(hosts.source, hosts.standby)
     wait_until(lambda: not trio.lease(hosts.source, guest.name).armed, "it is disarmed")
     before = guest.acked()
@@ -96,7 +103,10 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     hosts.mend(hosts.source, hosts.standby)
     trio.wait_armed(hosts.source, guest.name)
 
-    # The source is cut off from both: its guest stands still before the other one starts.
+
+def _source_is_cut_off(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
+    """Its guest stands still before the other one starts."""
+    hosts = trio.hosts
     seen = Acknowledged(guest, copy)
     hosts.cut_off(hosts.source)
     wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it is taken over")
@@ -107,7 +117,10 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     assert seen.last(0)[0] < seen.seen[1][0][0]
     assert _written(copy) >= guest.acked()
 
-    # The source comes back: its guest is ended, and its old disks are what the way home begins with.
+
+def _comes_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
+    """The old guest is ended, and its disks are what the way home begins with."""
+    hosts = trio.hosts
     hosts.mend_all()
     wait_until(lambda: not guest.running, "the old guest is ended")
     copy.write_random("/data/new", 2**19)
@@ -119,28 +132,29 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     assert 2**19 <= status.bytes_sent < 5 * 2**20  # not the ballast
     digest = copy.sha256("/data/new")
     with trio.asking(hosts.source) as asked:
-        report = asked.call(
-            service.FAILOVER, service.Failover(protection=guest.name, planned=True), timeout=200
-        )
+        asking = service.Failover(protection=guest.name, planned=True)
+        report = asked.call(service.FAILOVER, asking, timeout=200)
     print(report.steps)
     assert not copy.running
     guest.wait_ready()
     assert guest.sha256("/data/new") == digest
     assert trio.lease(hosts.source, guest.name).epoch == 3
 
-    # At home and protected again; now its agent is killed, and nothing but the fence stops it there.
+
+def _agent_is_killed_at_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
+    """Nothing but the fence stops the guest then."""
+    hosts = trio.hosts
     with trio.asking(hosts.source) as asked:
         asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload("/data/journal3")
-    wait_until(lambda: int(guest.exec("wc -l < /data/journal3")) > 10, "it writes at home")
+    wait_until(lambda: int(guest.exec("cat /data/journal3 2>/dev/null | wc -l")) > 10, "it writes at home")
     trio.kill_agent(hosts.source)
     wait_until(lambda: trio.lease(hosts.standby, guest.name).runs_here, "it is taken over")
     acked = guest.acked()
     copy.wait_ready()
     assert guest.acked() == acked  # it stands still
     assert guest.running  # and nobody but the fence has seen to that
-    numbers = copy.exec("cat /data/journal3").split()
-    assert len(numbers) >= acked
+    assert len(copy.exec("cat /data/journal3").split()) >= acked
     trio.start_agent(hosts.source)
     wait_until(lambda: not guest.running, "the agent ends what the fence has stopped")

@@ -16,7 +16,7 @@ class HereStandby(LocalStandby):
     """A standby whose storage daemon ends with the ``with`` block; its folder stays."""
 
     def __init__(self, folder: Path, machine: str = "web01", machine_id: str = MACHINE_ID) -> None:
-        identity = Identity.open(folder.parent / "identity", "here")
+        identity = self.identity = Identity.open(folder.parent / "identity", "here")
         tenure = Tenure(epoch=1, holder=identity.id)
         self.folder = folder
         self.replica = Replica.create(

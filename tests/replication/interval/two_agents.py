@@ -1,26 +1,25 @@
 """Two hosts with an agent each, and a machine that is shipped from one to the other."""
 
-import json
 import re
-import signal
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from hotspare.errors import HotspareError
 from hotspare.platforms.replica.record import ReplicaPoint, read_record
+from hotspare.replication import protections
+from hotspare.replication.model import Mode, Protection
 from lab import LabGuest
-from lab.errors import LabError
-from lab.two_hosts import Host, Hosts
+from lab.two_hosts import Hosts
+from tests.replication.agents import HostAgent
 
 STATE = "/var/lib/hotspare/replication"
-HOTSPARE = str(Path(sys.executable).parent / "hotspare")
 
 
 class TwoAgents:
@@ -28,84 +27,56 @@ class TwoAgents:
 
     def __init__(self, hosts: Hosts) -> None:
         self.hosts = hosts
-        self.programs: dict[str, subprocess.Popen[bytes]] = {}
-        self.protection = ""
+        self.source = HostAgent(hosts.source)
+        self.standby = HostAgent(hosts.standby)
 
     def __enter__(self) -> Self:
-        try:
-            for host in (self.hosts.source, self.hosts.standby):
-                self.start(host)
-            offered = self.ask(self.hosts.standby, "pair", "--address", self.hosts.standby.address)
-            self.ask(self.hosts.source, "pair", offered["token"], "--address", self.hosts.source.address)
-        except BaseException:
-            self.stop_all()
-            raise
+        self.source.start()
+        self.standby.start()
+        self.source.pair_with(self.standby)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            for host in (self.hosts.source, self.hosts.standby):
-                print(f"--- agent of {host.name}:\n{self._log(host).read_text(errors='replace')[-3000:]}")
-        self.stop_all()
+        for agent in (self.source, self.standby):
+            if error is not None:
+                print(f"--- agent of {agent.host.name}:\n{self.log(agent)[-3000:]}")
+            if agent.host.running:
+                agent.kill()
 
-    def stop_all(self) -> None:
-        for name, program in self.programs.items():
-            host = self.hosts[name]
-            if host.running and program.poll() is None:
-                with suppress(OSError):
-                    host.signal_program(program, signal.SIGKILL)
-            program.wait()
-        self.programs.clear()
+    def log(self, agent: HostAgent) -> str:
+        return agent.log.read_text(errors="replace")
 
-    def start(self, host: Host) -> None:
-        """Start a host's agent, and wait until it answers."""
-        words = [HOTSPARE, "replica", "agent", "--name", host.name, "--state", STATE]
-        self.programs[host.name] = host.popen(words, log=self._log(host))
-        wait_until(lambda: self._answers(host), f"the agent of {host.name} answers", 40)
-
-    def kill(self, host: Host) -> None:
-        """Kill a host's agent (SIGKILL)."""
-        program = self.programs.pop(host.name)
-        host.signal_program(program, signal.SIGKILL)
-        program.wait()
-
-    def _log(self, host: Host) -> Path:
-        return host.folder / "agent.log"
-
-    def log(self, host: Host) -> str:
-        return self._log(host).read_text(errors="replace")
-
-    def _answers(self, host: Host) -> bool:
-        try:
-            self.ask(host, "list")
-        except LabError:
-            return False
-        return True
-
-    def ask(self, host: Host, *words: str) -> dict[str, Any]:
-        """Run a command of ``hotspare replica`` there, and give its JSON document."""
-        said: dict[str, Any] = json.loads(
-            host.run(HOTSPARE, "replica", *words, "--state", STATE, "-o", "json")
+    def protect(self, guest: LabGuest, **wanted: Any) -> "Shipped":
+        """Protect a guest in interval mode."""
+        wanted = {"interval": 5.0, "retention": "last 40", **wanted}
+        protection = Protection(
+            id="",
+            machine_id="",
+            machine=guest.name,
+            mode=Mode.INTERVAL,
+            source="",
+            standby="standby",
+            **wanted,
         )
-        return said
+        made = self.source.call(protections.CREATE, protections.Create(protection=protection))
+        return Shipped(self, guest, made)
 
-    def protect(self, guest: LabGuest, *words: str) -> None:
-        made = self.ask(
-            self.hosts.source, "create", guest.name, "--to", "standby", "--mode", "interval", *words
-        )
-        self.protection = made["id"]
 
-    def status(self) -> dict[str, Any]:
-        (one,) = self.ask(self.hosts.source, "status")["replicas"]
-        found: dict[str, Any] = one
-        return found
+class Shipped:
+    """A guest that is shipped, and what it has acknowledged when, which a thread looks at."""
+
+    def __init__(self, agents: TwoAgents, guest: LabGuest, protection: Protection) -> None:
+        self.agents = agents
+        self.guest = guest
+        self.protection = protection
+        self.acknowledged = Acknowledged(guest)
 
     @property
     def folder(self) -> Path:
         """Of the replica, seen from outside, whether its host lives or not."""
-        return self.hosts.standby.outside(f"{STATE}/replicas/{self.protection}")
+        return self.agents.hosts.standby.outside(f"{STATE}/replicas/{self.protection.id}")
 
     def points(self) -> tuple[ReplicaPoint, ...]:
         try:
@@ -113,10 +84,30 @@ class TwoAgents:
         except HotspareError:
             return ()
 
-    def wait_for_point(self, after: str = "", timeout: float = 60) -> ReplicaPoint:
+    def wait_for_point(self, after: str = "", timeout: float = 120) -> ReplicaPoint:
         """Wait for a point that is newer than the one named."""
         wait_until(lambda: any(one.id > after for one in self.points()), "a new point", timeout)
         return self.points()[-1]
+
+    def cycle_under_way(self) -> float | None:
+        """Tell when the cycle began that is not through yet, or was not when the host was killed."""
+        scratch = self.agents.hosts.source.outside("/var/lib/libvirt/hotspare")
+        began = [
+            path.stat().st_mtime
+            for path in scratch.glob("*/owner.json")
+            if self.protection.machine_id in path.read_text()
+        ]
+        return max(began, default=None)
+
+    def longest_cycle_since(self, moment: datetime) -> float:
+        """Give the seconds of the longest late cycle that the agent tells of since then; 0 without one."""
+        told = re.findall(
+            rf"^(\S+ \S+),\d+ {re.escape(self.guest.name)}: a cycle took ([\d.]+) s",
+            self.agents.log(self.agents.source),
+            re.MULTILINE,
+        )
+        since = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return max((float(seconds) for at, seconds in told if at >= since), default=0.0)
 
 
 def wait_until(reached: Callable[[], bool], state: str, timeout: float) -> None:
@@ -128,26 +119,32 @@ def wait_until(reached: Callable[[], bool], state: str, timeout: float) -> None:
 
 
 class Acknowledged:
-    """Which number a guest had acknowledged when, by this host's clock."""
+    """Which number a guest had acknowledged when, by this host's clock; a thread looks until ``stop``."""
 
     def __init__(self, guest: LabGuest) -> None:
         self._guest = guest
         self._seen: list[tuple[float, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
-    def look(self) -> None:
-        # The time before the look: what was acknowledged by then is surely among what is seen now.
-        now = time.time()
-        self._seen.append((now, self._guest.acked()))
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            # The time before the look: what was acknowledged by then is surely among what is seen now.
+            now = time.time()
+            self._seen.append((now, self._guest.acked()))
 
-    def watch(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.look()
-            time.sleep(0.1)
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
 
     def before(self, moment: datetime) -> int:
         """Give a number that was acknowledged before that moment: the last one seen before it."""
-        return max((number for at, number in self._seen if at + 0.1 < moment.timestamp()), default=0)
+        # What is seen was printed before the look ended, and looks may take some time.
+        return max(
+            (number for (_, number), (later, _) in pairwise(self._seen) if later < moment.timestamp()),
+            default=0,
+        )
 
     @property
     def last(self) -> int:

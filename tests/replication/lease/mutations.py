@@ -16,7 +16,7 @@ from hotspare.replication.lease.holder import Holder
 from hotspare.replication.lease.terms import Record, Renew, Take, Verdict
 from hotspare.replication.lease.voter import Taker, Voter
 from tests.replication.lease import rules
-from tests.replication.lease.world import Host
+from tests.replication.lease.parties import Host
 
 Mutation = Callable[[], AbstractContextManager[None]]
 _replace = msgspec.structs.replace
@@ -228,18 +228,14 @@ def what_was_handed_over_is_taken_back() -> Iterator[None]:
 
 FOUND_BY_HISTORIES: tuple[Mutation, ...] = (
     standby_does_not_wait_for_its_own_promise,
-    standby_promises_while_it_takes_over,
     what_was_granted_long_ago_counts,
     disarmed_leases_are_taken,
-    late_messages_are_heeded,
     earlier_epochs_are_granted,
     voter_forgets_what_it_answered,
-    disarmed_whatever_was_sent_since,
     messages_of_an_earlier_start_look_newer,
     holder_forgets_that_it_has_armed,
     source_goes_on_alone_unasked,
     there_is_no_fence,
-    grants_that_were_not_begun_depose,
     standby_does_not_look_for_later_epochs,
     what_was_handed_over_is_taken_back,
 )
@@ -251,4 +247,8 @@ FOUND_BY_RULES: dict[Mutation, Callable[[], None]] = {
     holder_counts_from_the_answer: rules.holder_relies_from_when_it_asked,
     clocks_are_taken_to_be_alike: rules.no_clocks_let_a_holder_outlive_what_was_granted,
     stopping_is_taken_to_need_no_time: rules.no_clocks_let_a_holder_outlive_what_was_granted,
+    standby_promises_while_it_takes_over: rules.who_takes_over_promises_nothing,
+    late_messages_are_heeded: rules.what_is_late_arms_nothing,
+    disarmed_whatever_was_sent_since: rules.who_has_sent_to_arm_is_not_free,
+    grants_that_were_not_begun_depose: rules.a_grant_that_was_not_begun_ends_nothing,
 }

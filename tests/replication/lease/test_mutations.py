@@ -6,7 +6,8 @@ import pytest
 
 from tests.replication.lease import rules
 from tests.replication.lease.mutations import FOUND_BY_HISTORIES, FOUND_BY_RULES, Mutation
-from tests.replication.lease.world import Violation, run_history
+from tests.replication.lease.parties import Violation
+from tests.replication.lease.world import run_history
 
 _SEEDS = 700
 RULES = [
@@ -14,6 +15,10 @@ RULES = [
     rules.voter_waits_for_a_lease_after_its_start,
     rules.holder_relies_from_when_it_asked,
     rules.no_clocks_let_a_holder_outlive_what_was_granted,
+    rules.who_takes_over_promises_nothing,
+    rules.what_is_late_arms_nothing,
+    rules.who_has_sent_to_arm_is_not_free,
+    rules.a_grant_that_was_not_begun_ends_nothing,
 ]
 
 

@@ -28,7 +28,10 @@ def test_never_do_two_guests_run_and_nothing_that_was_acknowledged_is_lost(
         counts.update(run_history(seed).counts)
         seed += 1
     record_property("simulated leases", seed)
-    assert min(counts[what] for what in ("takeovers", "handovers", "stops", "degraded", "resyncs")) > 50
+    # It is no use if nothing happens in them.
+    assert (
+        min(counts[what] for what in ("takeovers", "handovers", "stops", "degraded", "resyncs")) > seed / 25
+    )
 
 
 def test_a_history_replays() -> None:

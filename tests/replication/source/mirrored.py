@@ -2,8 +2,9 @@
 
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from lab.two_hosts import Hosts
 from tests.replication.agents import STATE, HostAgent
 
 MIB = 1024 * 1024
+_FIND_LAB = {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 # Each number is first made safe on the one disk, then on the other, then told outside.
 _WRITER = """
 number=$(tail -n 1 /data2/journal 2>/dev/null)
@@ -133,12 +135,22 @@ def last_number(raw: Path) -> int:
 
 
 @contextmanager
-def mirrored(label: str, *options: str) -> Iterator[Mirrored]:
-    """Make hosts, agents and the machine, and protect it with these options."""
+def mirrored(label: str, *options: str, relay: Sequence[str] = ()) -> Iterator[Mirrored]:
+    """Make hosts, agents and the machine, and protect it with these options.
+
+    With ``relay``, options of ``lab.slow_link``, the source reaches the standby through a third host.
+    """
     disks = [DiskSpec(size=48 * MIB), DiskSpec(size=32 * MIB, format="raw")]
-    with Hosts(label, names=("source", "standby")) as hosts:
+    names = ("source", "standby", "witness") if relay else ("source", "standby")
+    with Hosts(label, names=names) as hosts:
         source, standby = HostAgent(hosts.source).start(), HostAgent(hosts.standby).start()
-        source.pair_with(standby)
+        if relay:
+            words = [sys.executable, "-m", "lab.slow_link", "--to", hosts.standby.address]
+            words += ["--ports", "10861-10865", *relay]
+            hosts.witness.popen(words, log=hosts.witness.folder / "relay.log", environment=_FIND_LAB)
+            up = f"until (</dev/tcp/{hosts.witness.address}/10861) 2>/dev/null; do sleep 0.1; done"
+            hosts.source.run("timeout", "60", "bash", "-c", up)
+        source.pair_with(standby, hosts.witness.address if relay else "")
         with LabGuest.create(label, disks=disks, host=hosts.source) as guest:
             both = Mirrored(hosts, source, standby, guest)
             both.boot()

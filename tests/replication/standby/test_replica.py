@@ -14,8 +14,8 @@ import pytest
 
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.tls import Tls
-from hotspare.block.qemu import QemuNbd
-from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, SourceLost
+from hotspare.block.qemu import QemuNbd, create_image
+from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, SourceLost, UsageError
 from hotspare.platforms.platform import Machine, PowerState
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.link.tls import Identity
@@ -311,3 +311,28 @@ def test_disks_may_come_go_and_grow(replica: Replica, tenure: Tenure) -> None:
 def test_there_is_nothing_to_start_before_the_first_copy_is_whole(replica: Replica) -> None:
     with pytest.raises(PointNotFound, match="not been whole"):
         replica.newest_images()
+
+
+def test_an_image_that_was_restored_before_is_what_a_disk_begins_with(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity, tmp_path: Path
+) -> None:
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    create_image(seed / "vdc.qcow2", "qcow2", 2 * MIB)
+    create_image(seed / "vdd.qcow2", "qcow2", 1 * MIB)
+    sizes = {**SIZES, "vdc": 2 * MIB}
+    assert replica.receive(sizes, seed) == {"vda", "vdb"}  # the third has to be compared
+    assert not (seed / "vdc.qcow2").exists()
+    with closing(opened(replica, tenure, source, standby, "vdc")) as disk:
+        assert disk.size == 2 * MIB
+    with pytest.raises(UsageError, match="holds 1048576 bytes"):
+        replica.receive({**sizes, "vdd": 2 * MIB}, seed)
+    assert (seed / "vdd.qcow2").exists()
+
+
+def test_how_durable_writes_are_stays_unless_it_is_said_otherwise(replica: Replica, tenure: Tenure) -> None:
+    durable = replica.serve(tenure, durable=True)
+    assert replica.serve(tenure) == durable
+    assert durable.durable
+    relaxed = replica.serve(tenure, durable=False)
+    assert set(relaxed.names.values()).isdisjoint(durable.names.values())

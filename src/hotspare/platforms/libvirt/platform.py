@@ -25,6 +25,7 @@ from hotspare.platforms.libvirt.inventory import DomainDisks, describe_machine, 
 from hotspare.platforms.libvirt.marks import write_marks
 from hotspare.platforms.libvirt.offline import OfflineSnapshot
 from hotspare.platforms.libvirt.probe import probe_host
+from hotspare.platforms.libvirt.replicated import refuse_replicated
 from hotspare.platforms.libvirt.scratch import (
     DEFAULT_RESERVE,
     RunFolder,
@@ -131,8 +132,9 @@ class LibvirtPlatform:
             NoSpace: scratch space is short.
             PermissionRefused: the scratch folder or an image cannot be used.
             SourceLost: the machine stopped while it was read.
-            HotspareError: a backup of it is running already, or libvirt refuses.
+            HotspareError: a backup of it is running already, it is replicated, or libvirt refuses.
         """
+        refuse_replicated(machine, request.repository_id)
         domain = find_domain(self._open, machine.id, self.uri)
         snapshot = self._snapshot(domain, request, cancellation)
         try:

@@ -24,6 +24,10 @@ from hotspare.platforms.platform import Consistency, IoTotals, Machine, Snapshot
 _POLL_SECONDS = 0.1
 """How often the scratch file system is looked at: at 2 GiB/s it loses 200 MiB between two looks."""
 _END_SECONDS = 30.0
+_TELL_AGAIN_SECONDS = 2.0
+"""How often libvirt is told to end a job."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
+"""Seconds between two looks whether it has ended."""
 _SETTLE_SECONDS = 0.5
 """When QEMU goes, libvirt drops its job a moment before it calls the machine stopped."""
 _KINDS = {"rd": "read", "wr": "write", "fl": "flush"}
@@ -237,12 +241,19 @@ def end_job(domain: libvirt.virDomain, socket: str) -> bool:
     (perhaps since one thread handles the events of all machines). False too when libvirt is lost.
     """
     deadline = time.monotonic() + _END_SECONDS
+    told, pause = -_TELL_AGAIN_SECONDS, _FIRST_PAUSE
     with suppress(HotspareError):
         while job_serves(domain, socket):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 return False
-            with suppress(libvirt.libvirtError):
-                domain.abortJob()
-            time.sleep(0.02)
+            # Each call wants the machine for itself, as does libvirt's thread that is to note the end: who
+            # calls again and again keeps it from that.
+            if now - told >= _TELL_AGAIN_SECONDS:
+                told = now
+                with suppress(libvirt.libvirtError):
+                    domain.abortJob()
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         return True
     return False

@@ -51,6 +51,12 @@ def read_active(folder: Path) -> Active | None:
     return msgspec.json.decode(path.read_bytes(), type=Active) if path.exists() else None
 
 
+def runs_upon_replica(folder: Path) -> bool:
+    """Tell whether a machine's disks here are images of its replica."""
+    active = read_active(folder)
+    return active is not None and not active.ended
+
+
 def end_active(folder: Path) -> None:
     """Note that the machine goes on elsewhere; does nothing when nothing is active."""
     active = read_active(folder)

@@ -62,6 +62,12 @@ class RemovePoints(Asked, frozen=True, kw_only=True):
     ids: tuple[str, ...]
 
 
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """Those that are gone; others are held."""
+
+    ids: tuple[str, ...]
+
+
 class Digests(Asked, frozen=True, kw_only=True):
     """Hash a part of a disk that is being received."""
 
@@ -81,7 +87,7 @@ class Hashed(msgspec.Struct, frozen=True, kw_only=True):
 BEGIN = Verb("interval.begin", Begin, PointList, _PEER)
 RECEIVE = Verb("interval.receive", Receive, Received, _PEER)
 MAKE_POINT = Verb("interval.make-point", MakePoint, ReplicaPoint, _PEER)
-REMOVE_POINTS = Verb("interval.remove-points", RemovePoints, PointList, _PEER)
+REMOVE_POINTS = Verb("interval.remove-points", RemovePoints, Removed, _PEER)
 POINTS = Verb("interval.points", Asked, PointList, _PEER)
 DIGESTS = Verb("compare.digests", Digests, Hashed, _PEER)
 
@@ -125,10 +131,8 @@ class _Service:
         self._idle.close(standby.exports().names.values())
         return standby.make_point(asked.point)
 
-    def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> PointList:
-        standby = self._standby(caller, asked)
-        standby.remove_points(asked.ids)
-        return PointList(points=tuple(standby.points()))
+    def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> Removed:
+        return Removed(ids=tuple(self._standby(caller, asked).remove_points(asked.ids)))
 
     def points(self, caller: Caller, asked: Asked, _body: bytes) -> PointList:
         return PointList(points=tuple(self._standby(caller, asked).points()))

@@ -116,7 +116,7 @@ class Shipping:
                 wait = self.plan.interval
                 try:
                     if self.may_ship():
-                        self._cycle(cancellation)
+                        self.cycle(cancellation)
                     failures = 0
                 except Interrupted:
                     return
@@ -129,10 +129,13 @@ class Shipping:
                     self._note_failure(error)
                 cancellation.pause(wait - (time.monotonic() - began))
         finally:
-            self._close()
+            self.close()
 
-    def _cycle(self, cancellation: Cancellation) -> None:
-        """Ship once, thin, and say what there is to be said."""
+    def cycle(self, cancellation: Cancellation) -> None:
+        """Ship once, thin, and say what there is to be said.
+
+        Raises what ``ship_cycle`` does.
+        """
         began = time.monotonic()
         self.status = replace(self.status, working_since=datetime.now(UTC))
         line = self._open()
@@ -172,7 +175,8 @@ class Shipping:
                 raise
         return self._line
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of platform and standby; the next cycle opens them anew."""
         line, self._line = self._line, None
         if line is not None:
             with suppress(HotspareError):
@@ -218,7 +222,7 @@ class Shipping:
             self._tell("cycles fit into the interval again")
 
     def _note_failure(self, error: HotspareError) -> None:
-        self._close()
+        self.close()
         since = self.status.failing_since or datetime.now(UTC)
         changed = self.status.failure != str(error)
         self.status = replace(self.status, failure=str(error), failing_since=since, working_since=None)

@@ -13,7 +13,7 @@ import libvirt
 
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound
-from hotspare.platforms.libvirt.connection import explained, find_domain, open_connection
+from hotspare.platforms.libvirt.connection import explained, find_domain, is_known_off, open_connection
 from hotspare.platforms.libvirt.inventory import inspect_disks
 from hotspare.replication.link.wire import PeerUnavailable
 from hotspare.replication.model import DiskStatus, Lag, Phase, Protection, Status
@@ -33,6 +33,8 @@ _TICK_SECONDS = 0.25
 _PULSE_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 _KEEPER_SECONDS = 0.1
+_LOOK_SECONDS = 10.0
+"""Between two looks at which disks the machine has."""
 
 
 class _Broken(Exception):
@@ -161,9 +163,7 @@ class SyncRunner:
         with explained(f"The machine {protection.machine} cannot be looked at"):
             if not domain.isActive():
                 return None
-            disks = inspect_disks(domain).backed_up
-        wanted = protection.disks
-        self._disks = {disk.name: disk.size for disk in disks if not wanted or disk.name in wanted}
+            self._disks = self._sizes(domain)
         if not self._disks:
             raise MachineNotFound(f"The machine {protection.machine} has no disk that can be replicated")
         monitor = Monitor(domain)
@@ -178,6 +178,12 @@ class SyncRunner:
             uri=protection.platform,
             folder=qemu_folder(connection, protection.id, self._agent.identity, protection.standby),
         )
+
+    def _sizes(self, domain: libvirt.virDomain) -> dict[str, int]:
+        """Give the disks that are replicated, with their sizes in bytes."""
+        wanted = self._protection.disks
+        disks = inspect_disks(domain).backed_up
+        return {disk.name: disk.size for disk in disks if not wanted or disk.name in wanted}
 
     def _adopt(self, line: Line) -> bool:
         """Go on with mirrors that an earlier agent started, if they are whole; else let go of them."""
@@ -226,7 +232,7 @@ class SyncRunner:
             _Broken: the machine has to go on alone.
             SourceLost: it has stopped.
         """
-        heard = pulsed = time.monotonic()
+        heard = pulsed = looked = time.monotonic()
         prepared, flow = self._points.exports, _Flow()
         while not cancellation.requested:
             cancellation.pause(_TICK_SECONDS)
@@ -247,6 +253,10 @@ class SyncRunner:
                 raise _Broken(f"the standby has been silent for {time.monotonic() - heard:.0f} seconds")
             if flow.stuck_seconds(line.mirror.waiting()) > self._protection.stall_limit:
                 raise _Broken("writes do not arrive on the standby, although its agent answers")
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                if self._sizes(line.monitor.domain) != self._disks:
+                    raise _Broken("the machine has other disks than before")
             self._base = self._points.tend(line, self._disks, self._base)
 
     def _degrade(self, reason: str) -> None:
@@ -264,13 +274,8 @@ class SyncRunner:
 
     def _is_off(self) -> bool:
         """Whether the machine is off: its mirrors end a moment before libvirt says so."""
-        if self._line is None:
-            return False
         for _ in range(4):
-            try:
-                if not self._line.monitor.domain.isActive():
-                    return True
-            except libvirt.libvirtError:
+            if self._line is not None and is_known_off(self._line.monitor.domain):
                 return True
             time.sleep(0.05)
         return False

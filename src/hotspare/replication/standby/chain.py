@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from hotspare.block.file import failure_of, make_name_durable
-from hotspare.block.qemu import run_tool
+from hotspare.block.qemu import image_info, run_tool
+from hotspare.errors import HotspareError, UsageError
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
 
@@ -47,6 +48,34 @@ def new_layer(folder: Path, name: str, size: int, below: str | None) -> str:
         make_name_durable(path)
     except OSError as error:
         raise failure_of(path, "create", error) from error
+    return layer
+
+
+def take_layer(image: Path, folder: Path, name: str, size: int) -> str:
+    """Take an image that was restored before, moving it, as what a disk begins with; gives its file name.
+
+    Raises:
+        UsageError: it is of another size, or no qcow2 image.
+        PermissionRefused: it refers to other files.
+        HotspareError: it lies on another file system.
+    """
+    info = image_info(image, "qcow2")
+    if info.virtual_size != size:
+        raise UsageError(
+            f"{image} holds {info.virtual_size} bytes, and the disk {name} has {size}",
+            meaning="It was left alone, and nothing is replicated yet",
+            hint="Restore a point of this machine there, or move it away to begin without",
+        )
+    layer = f"{name}.{uuid.uuid4().hex[:12]}.qcow2"
+    try:
+        image.rename(folder / layer)
+        make_name_durable(folder / layer)
+    except OSError as error:
+        raise HotspareError(
+            f"{image} cannot be moved to {folder}: {error.strerror}",
+            meaning="It was left alone, and nothing is replicated yet",
+            hint="Restore it to the file system that the replica is on",
+        ) from error
     return layer
 
 

@@ -1,6 +1,6 @@
 """One machine's replica on the standby: its disks, its points, and who may write to it."""
 
-import threading
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PointNotFound
+from hotspare.errors import HotspareError, PointNotFound
 from hotspare.platforms.replica.holds import held_points, only_one
 from hotspare.platforms.replica.record import (
     RECORD,
@@ -24,28 +24,43 @@ from hotspare.replication.standby.chain import (
     Chain,
     new_layer,
     node_name,
-    open_chain,
     put_on_top,
+    take_layer,
 )
-from hotspare.replication.standby.exports import Exports, close_exports, open_exports, open_server
 from hotspare.replication.standby.merger import Merger
+from hotspare.replication.standby.served_disks import ServedDisks
 from hotspare.replication.standby.state import STATE, ReplicaState
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
 
-class Replica:
+class Replica(ServedDisks):
     """A replica in a folder. Its methods may be called by several threads, and take turns."""
 
     def __init__(self, folder: Path, identity: Identity) -> None:
-        """Open what is in the folder, see ``open``."""
-        self.folder = folder
-        self._identity = identity
-        self.turn = threading.RLock()
-        """Held by whoever changes something."""
-        self._daemon: StorageDaemon | None = None
-        self._merger = Merger(self)
+        """Open what is in the folder, see ``create``."""
         self._record = read_record(folder)
-        self._state = msgspec.json.decode((folder / STATE).read_bytes(), type=ReplicaState)
+        super().__init__(folder, identity)
+        self._merger = Merger(self)
+
+    def before_change(self, daemon: StorageDaemon) -> None:
+        """Stop giving back space: somebody needs the disks."""
+        self._merger.interrupt(daemon)
+
+    def adopt(self, daemon: StorageDaemon) -> None:
+        """Go on with a daemon that runs: an agent may have died before it noted what the daemon has done."""
+        self._merger.end_those_of_before(daemon)
+        known = {node["node-name"] for node in daemon.ask("query-named-block-nodes", flat=True)}
+        for chain in self.state.chains:
+            for layer in chain.layers:
+                if node_name(layer) in known:
+                    continue
+                if layer != chain.top:
+                    self._merger.note(daemon, chain.name, layer)
+                    continue
+                # It was noted, but then not put on top.
+                kept = msgspec.structs.replace(chain, layers=chain.layers[:-1])
+                self.change(chains=tuple(kept if one == chain else one for one in self.state.chains))
+                (self.folder / layer).unlink(missing_ok=True)
 
     @classmethod
     def create(
@@ -75,14 +90,14 @@ class Replica:
     # What it is
 
     @property
+    def machine_name(self) -> str:
+        """Name of the machine, for messages."""
+        return self._record.machine_name
+
+    @property
     def record(self) -> ReplicaRecord:
         """Its points and what they are of."""
         return self._record
-
-    @property
-    def state(self) -> ReplicaState:
-        """All else."""
-        return self._state
 
     def points(self) -> list[ReplicaPoint]:
         """List its points, the oldest first."""
@@ -118,16 +133,6 @@ class Replica:
 
     # Who may write
 
-    def check_tenure(self, tenure: Tenure) -> None:
-        """Raise ``PermissionRefused`` unless this is the tenure that may write."""
-        if tenure != self._state.tenure:
-            raise PermissionRefused(
-                f"The replica of {self._record.machine_name} belongs to tenure {self._state.tenure.epoch} of"
-                f" host {self._state.tenure.holder}, not {tenure.epoch} of {tenure.holder}",
-                meaning="It was not changed",
-                hint="Another host has taken the machine over; see hotspare replica status",
-            )
-
     def pass_on(self, tenure: Tenure) -> None:
         """Let a later tenure write, and nobody else: exports are closed first.
 
@@ -144,11 +149,16 @@ class Replica:
 
     # Disks
 
-    def receive(self, disks: Mapping[str, int]) -> frozenset[str]:
+    def receive(self, disks: Mapping[str, int], seed: Path | None = None) -> frozenset[str]:
         """Say which disks the machine has from now on, each with its size in bytes.
 
         One that is new, or of another size, begins as zeroes; one that is not named any more leaves. The
         others go on. Gives the names of those that nothing was written to since they began.
+
+        Args:
+            disks: names and sizes.
+            seed: a folder on the same file system. A disk that is new begins as ``NAME.qcow2`` from there, if
+                there is such an image of its size; it is moved here.
 
         Raises:
             NoSpace, PermissionRefused, SourceLost: an image cannot be made.
@@ -168,9 +178,12 @@ class Replica:
                     continue
                 if old is not None:
                     retired.append(old)
-                layer = new_layer(self.folder, name, size, None)
+                if seed is not None and (image := seed / f"{name}.qcow2").exists():
+                    layer = take_layer(image, self.folder, name, size)
+                else:
+                    layer = new_layer(self.folder, name, size, None)
+                    blank.append(name)
                 chains.append(Chain(name=name, size=size, layers=(layer,)))
-                blank.append(name)
             retired.extend(now.values())
             self.change(
                 chains=tuple(chains), retired=tuple(retired), blank=tuple(blank), whole=False, base=""
@@ -191,126 +204,6 @@ class Replica:
         with self.turn:
             if (base, whole) != (self._state.base, self._state.whole):
                 self.change(base=base, whole=whole)
-
-    # Serving
-
-    def serve(self, tenure: Tenure, *, durable: bool = False) -> Exports:
-        """Serve all disks for writing to the holder, over NBD with TLS; idempotent.
-
-        Args:
-            tenure: must be the replica's.
-            durable: a write is answered only when it is on the disk.
-
-        Raises:
-            PermissionRefused: somebody else may write.
-            PlatformUnavailable: the storage daemon does not start.
-        """
-        with self.turn:
-            self.check_tenure(tenure)
-            daemon = self.daemon()
-            exports = self._state.exports
-            if exports is None or exports.durable != durable:
-                close_exports(daemon)
-                exports = open_exports(daemon, self._state, durable=durable)
-                self.change(exports=exports)
-            return exports
-
-    def close_exports(self) -> None:
-        """Let nobody write any more; connections are cut. Does nothing when none are open."""
-        with self.turn:
-            daemon = self._daemon or StorageDaemon.find(self.folder)
-            if daemon is not None and daemon.is_running:
-                self._daemon = daemon
-                self._merger.interrupt(daemon)
-                close_exports(daemon)
-            if self._state.exports is not None:
-                self.change(exports=None)
-
-    def daemon(self) -> StorageDaemon:
-        """Give the storage daemon, with all disks open; started when it does not run.
-
-        A start is a new generation. What was on top is not whole any more when the one before was killed: it
-        may have had writes in its memory that it had acknowledged.
-        """
-        with self.turn:
-            if self._daemon is not None and self._daemon.is_running:
-                return self._daemon
-            if self._daemon is not None:
-                self._daemon.kill()  # it is dead, and now forgotten too
-                self._daemon = None
-            else:
-                self._daemon = StorageDaemon.find(self.folder)
-            if self._daemon is not None:
-                self._adopt(self._daemon)
-            else:
-                self._daemon = self._started()
-            return self._daemon
-
-    def _started(self) -> StorageDaemon:
-        before = self._state
-        durable = before.exports is not None and before.exports.durable
-        self.change(
-            generation=before.generation + 1,
-            whole=before.whole and (before.clean or durable),
-            exports=None,
-            clean=False,
-        )
-        daemon = StorageDaemon.start(self.folder)
-        try:
-            for chain in self._state.chains:
-                open_chain(daemon, self.folder, chain)
-            holder = self._state.tenure.holder
-            self._identity.write_qemu_credentials(self.folder / "tls", trusted=[holder], server=True)
-            open_server(daemon, self.folder / "tls", self._state.port)
-        except BaseException:
-            daemon.kill()
-            raise
-        return daemon
-
-    def _adopt(self, daemon: StorageDaemon) -> None:
-        """Go on with a daemon that runs: an agent may have died before it noted what the daemon has done."""
-        self._merger.end_those_of_before(daemon)
-        known = {node["node-name"] for node in daemon.ask("query-named-block-nodes", flat=True)}
-        for chain in self._state.chains:
-            for layer in chain.layers:
-                if node_name(layer) in known:
-                    continue
-                if layer != chain.top:
-                    self._merger.note(daemon, chain.name, layer)
-                    continue
-                # It was noted, but then not put on top.
-                kept = msgspec.structs.replace(chain, layers=chain.layers[:-1])
-                self.change(chains=tuple(kept if one == chain else one for one in self._state.chains))
-                (self.folder / layer).unlink(missing_ok=True)
-
-    def answers(self, seconds: float) -> bool:
-        """Tell whether the storage daemon serves the disks, and answers within that time."""
-        if not self.turn.acquire(timeout=seconds):
-            return True  # it is at work for somebody else, who will learn how it is
-        try:
-            daemon = self._daemon
-            if daemon is None and (daemon := StorageDaemon.find(self.folder)) is not None:
-                self._adopt(daemon)
-                self._daemon = daemon
-            if daemon is None or not daemon.is_running or self._state.exports is None:
-                return False
-            daemon.ask("query-block-exports", timeout=seconds)
-        except HotspareError:
-            return False
-        else:
-            return True
-        finally:
-            self.turn.release()
-
-    def stop_daemon(self) -> None:
-        """Have all be written out, and end the storage daemon; does nothing when none runs."""
-        with self.turn:
-            daemon = self._daemon or StorageDaemon.find(self.folder)
-            self._daemon = None
-            if daemon is not None:
-                self._merger.interrupt(daemon)
-            if daemon is not None and daemon.stop():
-                self.change(clean=True, exports=None)
 
     # Points
 
@@ -344,7 +237,7 @@ class Replica:
     def _grow(self) -> None:
         """Put an empty image on top of each disk."""
         daemon = self.daemon()
-        self._merger.interrupt(daemon)
+        self.before_change(daemon)
         before = self._state.chains
         grown: list[Chain] = []
         try:
@@ -407,38 +300,14 @@ class Replica:
 
     # End
 
-    def let_go(self) -> None:
-        """Leave the storage daemon at work, for the next agent."""
-        with self.turn:
-            if self._daemon is not None:
-                self._daemon.let_go()
-                self._daemon = None
-
     def remove(self) -> None:
         """Remove the replica with all of its points and disks."""
         with self.turn:
             with suppress(HotspareError):
                 self.close_exports()
             self.stop_daemon()
-            (self.folder / RECORD).unlink(missing_ok=True)
-            for path in (*self.folder.glob("*.qcow2"), *self.folder.glob("tls/*")):
-                path.unlink(missing_ok=True)
-            for path in self.folder.glob("*.*"):
-                path.unlink(missing_ok=True)
-
-    def chain(self, name: str) -> Chain:
-        """Give the images of one disk."""
-        return next(chain for chain in self._state.chains if chain.name == name)
-
-    def change(self, **changes: object) -> None:
-        """Change the state, durably."""
-        state = msgspec.structs.replace(self._state, **changes)
-        try:
-            write_struct(self.folder / STATE, state)
-        except OSError as error:
-            kind = NoSpace if error.errno in {28, 122} else HotspareError
-            raise kind(f"{self.folder / STATE} cannot be written: {error.strerror}") from error
-        self._state = state
+            (self.folder / RECORD).unlink(missing_ok=True)  # the first: what is half removed is no replica
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_points(self, points: Collection[ReplicaPoint]) -> None:
         """Put points in the place of those that there are, durably."""

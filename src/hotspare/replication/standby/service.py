@@ -1,11 +1,13 @@
 """What a standby's agent can be asked about its replicas."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.failover.active import runs_upon_replica
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
 from hotspare.replication.model import DiskSize, Protection, Tenure
@@ -138,7 +140,8 @@ class _Service:
         self._note(protection)
         replica = self._agent.make_replica(protection, tenure)
         replica.pass_on(tenure)
-        replica.receive({disk.name: disk.size for disk in asked.disks})
+        seed = Path(protection.seed) if protection.seed else None
+        replica.receive({disk.name: disk.size for disk in asked.disks}, seed)
         exports = replica.serve(tenure, durable=protection.durable)
         state, points = replica.state, replica.points()
         return Prepared(
@@ -197,6 +200,12 @@ class _Service:
             return NOTHING
         if caller.id != protection.source:
             raise PermissionRefused(f"{caller.id} is not the source of this protection")
+        if runs_upon_replica(self._agent.folder_of(protection.id)):
+            raise HotspareError(
+                f"The machine {protection.machine} was taken over and runs upon its replica",
+                meaning="Nothing was removed",
+                hint="End the protection there, or with --only-here just on this host",
+            )
         self._agent.forget(protection.id)
         return NOTHING
 

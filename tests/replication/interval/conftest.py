@@ -1,0 +1,5 @@
+"""A scratch folder that QEMU can enter."""
+
+from tests.platforms.libvirt.conftest import scratch_folder
+
+__all__ = ["scratch_folder"]
