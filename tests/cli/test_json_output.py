@@ -110,6 +110,13 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     damaged.write_bytes(b"")
     use("point", "forget", damaged.name, "--damaged", "--yes")
     use("key", "change-passphrase", HOTSPARE_NEW_PASSPHRASE="new")
+    use("user", "add", "anna", "--role", "admin", HOTSPARE_USER_PASSPHRASE="correct horse battery")
+    use("user", "password", "anna", HOTSPARE_USER_PASSPHRASE="another horse battery")
+    use("user", "list")
+    use("audit", "list")
+    use("audit", "verify")
+    program.environment["HOTSPARE_PASSPHRASE"] = "new"
+    printed.append(first_document(program, "api", "serve", "--listen", "127.0.0.1:0"))
     return printed
 
 
