@@ -9,7 +9,7 @@ from hotspare.cli.main import main
 from hotspare.jobs import mover, movers
 
 vars(mover)["BEAT_SECONDS"] = 0.5
-movers.SILENT_SECONDS = 6.0
+movers.SILENT_SECONDS = 10.0
 
 if __name__ == "__main__":
     sys.exit(main())
