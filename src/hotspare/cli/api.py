@@ -63,7 +63,11 @@ def serve(
         _refuse_to_ask(session)
         folder = session.settings.state_folder
         certificate = None if no_tls else own_certificate(folder / "server")
-        with listen(host, port) as socket, _opened(session) as (estate, access, actions):
+        with (
+            listen(host, port) as socket,
+            _opened(session) as (estate, access, actions),
+            _stopped_by_signals(server := server_for(make_app(estate, access, actions), certificate)),
+        ):
             name, number = socket.getsockname()[:2]
             url = f"{'http' if no_tls else 'https'}://{f'[{name}]' if ':' in name else name}:{number}"
             if session.as_json:
@@ -77,15 +81,22 @@ def serve(
                     output.print_text(f"SHA-256: {certificate.fingerprint}")
                 if access.setup_code:
                     output.print_text(f"Nobody may log in yet. Code for the first user: {access.setup_code}")
-            server = server_for(make_app(estate, access, actions), certificate)
-            _until_stopped(server, socket)
+            server.run(sockets=[socket])
 
 
-def _until_stopped(server: uvicorn.Server, socket: object) -> None:
-    # uvicorn ends well on these, and then has the signal do what it would have done without uvicorn.
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+@contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """End the server on SIGINT and SIGTERM, also when they come before it has begun.
+
+    While it serves, uvicorn has handlers of its own; afterwards it sends itself what came, for these.
+    """
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.run(sockets=[socket])  # type: ignore[list-item]
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
