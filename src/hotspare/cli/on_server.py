@@ -105,7 +105,7 @@ def _back_up(client: Client, bound: BoundArguments) -> Document:
     while action["state"] in {"waiting", "running"}:
         time.sleep(_ASKED_SECONDS)
         action = client.get("actions", action["id"])["action"]
-    result: Document = action["result"] or output.document("action", action=action)
+    result: Document = action["result"] or {"type": "action", "v": 1, "action": action}
     return {**result, "_error": action["error"]} if action["error"] else result
 
 
