@@ -14,7 +14,7 @@ class Outcome:
     """What a rule did in the week."""
 
     seconds: float = 0.0
-    """That the simulation took."""
+    """Of a processor, that the simulation took."""
     runs: int = 0
     most_on_a_host: int = 0
     most_at_once: int = 0
@@ -53,12 +53,10 @@ backups.
   hours.
 - **cron, spread**: the same, the times spread evenly over eight hours of the night, in the order of the
   machines' numbers.
-- **admission**: a machine asks when 60 % of its RPO have passed. Hours are the low-peak hours that were
-  learnt
-  of its host from three weeks of samples (`low_peak: use`), left where the RPO would break
-  (`break_windows_for_rpo`); one run at once on a host, 24 into a repository; no new run on a host whose
-  guests
-  are slow.
+- **admission**: a policy with an RPO alone: a machine asks when 60 % of it have passed. Hours are the
+  low-peak hours that were learnt of its host from three weeks of samples (`low_peak: use`), left where
+  the RPO would break (`break_windows_for_rpo`); one run at once on a host, 24 into a repository; no new
+  run on a host whose guests are slow.
 
 ## What is assumed
 
@@ -94,7 +92,7 @@ def page(found: Mapping[str, Outcome], machines: int, hosts: int) -> str:
         ("machines whose RPO was ever broken", [str(len(one.broken_machines)) for one in found.values()]),
         ("median minutes of a backup", [f"{_median(one.durations) / 60:.1f}" for one in found.values()]),
         ("longest backup, minutes", [f"{max(one.durations, default=0) / 60:.0f}" for one in found.values()]),
-        ("seconds to simulate", [f"{one.seconds:.1f}" for one in found.values()]),
+        ("seconds of a processor to simulate", [f"{one.seconds:.1f}" for one in found.values()]),
     ]
     table = [f"| | {' | '.join(found)} |", f"| --- | {' | '.join('---:' for _ in found)} |"]
     table += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]

@@ -106,7 +106,7 @@ class PolicyNotFound(HotspareError):
     """This host has no policy of that name."""
 
     code = "no-policy"
-    exit_status = 32
+    exit_status = 34
 
 
 class PointNotFound(HotspareError):
@@ -221,6 +221,100 @@ class PointKept(HotspareError):
     """The restore point is to be kept, and forgetting it was not forced."""
 
     code = "point-kept"
+
+
+class LoginRefused(HotspareError):
+    """The server does not know who asks, or does not believe it."""
+
+    code = "login"
+    exit_status = 40
+
+
+class TooManyAttempts(LoginRefused):
+    """There were too many failed logins; the next has to wait.
+
+    Args:
+        what: see ``HotspareError``.
+        meaning: see ``HotspareError``.
+        hint: see ``HotspareError``.
+        seconds: for how long.
+    """
+
+    code = "too-many-attempts"
+
+    def __init__(self, what: str, *, meaning: str = "", hint: str = "", seconds: int = 1) -> None:
+        super().__init__(what, meaning=meaning, hint=hint)
+        self.seconds = seconds
+
+
+class NotPermitted(HotspareError):
+    """Who asks is known to the server, and may not do that."""
+
+    code = "not-permitted"
+    exit_status = 41
+
+
+class NotThere(HotspareError):
+    """The server has nothing of that name, or shows it to others only."""
+
+    code = "not-there"
+    exit_status = 42
+
+
+class UserNotFound(NotThere):
+    """The server has no user of that name."""
+
+    code = "no-user"
+
+
+class TokenNotFound(NotThere):
+    """The server has no such token."""
+
+    code = "no-token"
+
+
+class ApprovalNotFound(NotThere):
+    """Nothing of that name waits for a second person."""
+
+    code = "no-approval"
+
+
+class ActionNotFound(NotThere):
+    """The server has no such action."""
+
+    code = "no-action"
+
+
+class JobNotFound(NotThere):
+    """The server has no such job."""
+
+    code = "no-job"
+
+
+class Conflict(HotspareError):
+    """What is asked for contradicts what is there already."""
+
+    code = "conflict"
+
+
+class UserExists(Conflict):
+    """The server has a user of that name already."""
+
+    code = "user-exists"
+
+
+class AuditBroken(HotspareError):
+    """The record of what was done is not as it was written."""
+
+    code = "audit-broken"
+    exit_status = 43
+
+
+class ServerUnavailable(HotspareError):
+    """The server does not answer, or with something that is none of its answers."""
+
+    code = "server-unavailable"
+    exit_status = 44
 
 
 class Interrupted(HotspareError):

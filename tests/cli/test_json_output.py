@@ -113,6 +113,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     damaged.write_bytes(b"")
     use("point", "forget", damaged.name, "--damaged", "--yes")
     use("key", "change-passphrase", HOTSPARE_NEW_PASSPHRASE="new")
+    printed.extend(documents_of_access(program))
     return printed
 
 
@@ -134,6 +135,21 @@ def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> N
     use("config", "apply", changed)
     use("load", "windows")
     use("policy", "remove", "nothing", "--yes")
+
+
+def documents_of_access(program: Program) -> list[dict[str, Any]]:
+    """Use every command about who may use the server, and serve."""
+    program.environment["HOTSPARE_PASSPHRASE"] = "new"
+    password = {"HOTSPARE_USER_PASSPHRASE": "correct horse battery"}
+    commands = [
+        ["user", "add", "anna", "--role", "admin"],
+        ["user", "password", "anna"],
+        ["user", "list"],
+        ["audit", "list"],
+        ["audit", "verify"],
+    ]
+    printed = [program.expect(*words, "-o", "json", **password).document() for words in commands]
+    return [*printed, first_document(program, "api", "serve", "--listen", "127.0.0.1:0")]
 
 
 def documents_of_files(program: Program) -> list[dict[str, Any]]:

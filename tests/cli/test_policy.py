@@ -183,6 +183,14 @@ def test_a_window_is_left_for_a_promise_where_the_policy_allows_it(program: Prog
     assert outcomes(program, "--due") == [("db", "ok")]
 
 
+def test_a_policy_with_an_rpo_alone_begins_at_once_and_then_in_time(program: Program) -> None:
+    program.expect("policy", "add", "tight", "--include", "db", "--rpo", "2h")
+    assert program.expect("policy", "list").out.splitlines()[1].split()[3:6] == ["by", "its", "RPO"]
+    assert "60% of its RPO of 2h" in program.expect("policy", "preview", "tight", "--no-retention").out
+    assert outcomes(program, "--due") == [("db", "ok")]
+    assert outcomes(program, "--due") == []
+
+
 def test_a_limit_of_nothing_is_maintenance(program: Program) -> None:
     program.expect("policy", "add", "all")
     (program.folder / "policies" / "limits.yaml").write_text("host: 0\n")

@@ -17,6 +17,8 @@ from hotspare.jobs.orders import Order
 from tests.cli.program import HOTSPARE, Program
 
 _PATIENCE = 100.0
+_ROOT = Path(__file__).resolve().parents[2]
+_PROGRAM = [str(HOTSPARE)] if os.environ.get("REAL_HEARTBEATS") else ["-m", "tests.jobs.quick"]
 
 
 @dataclass
@@ -83,10 +85,11 @@ class Site:
         under = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"] if apart else []
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*under, sys.executable, str(HOTSPARE), "server", *words],
+                [*under, sys.executable, *_PROGRAM, "server", *words],
                 stdout=file,
                 stderr=file,
                 env=self.program.environment | variables,
+                cwd=_ROOT,
             )
         daemon = Daemon(process, log, time.monotonic(), apart)
         self._daemons.append(daemon)

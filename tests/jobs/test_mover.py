@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,10 @@ def test_runs_are_seen_cancelled_and_stopped_with_their_window(bench: Bench) -> 
 
     bench.work.released = True
     done = bench.wait("done", lambda job: job.state == "ok")
+    now = datetime.now(UTC)
+    assert bench.queue.forget_ended(now - timedelta(hours=1)) == []
+    assert sorted(bench.queue.forget_ended(now + timedelta(hours=1))) == ["done", "late", "unwanted"]
+    assert bench.queue.newest(10) == []
     assert (done.attempt, done.result and done.result.point is not None) == (1, True)
 
 
@@ -143,6 +148,17 @@ def test_what_dead_movers_left_is_settled_before_it_is_done_again(bench: Bench) 
     deadly = bench.wait("deadly", lambda job: job.state == "failed")
     assert deadly.result is not None
     assert deadly.result.error_code == "movers-died"
+
+
+def test_a_mover_that_is_stopped_leaves_its_run_to_the_next(bench: Bench) -> None:
+    bench.submit("job")
+    bench.wait("job", lambda job: job.state == "running" and job.attempt == 1)
+    bench.mover.stop()
+    bench.work.released = True
+    bench.mover = Mover(bench.engine, bench.url, bench.work)
+    bench.mover.start("test", ["here"], 4, schedules=False)
+    done = bench.wait("job", lambda job: job.state == "ok")
+    assert (done.attempt, bench.work.begun) == (2, 2)
 
 
 def test_a_mover_that_was_given_up_stops_and_leaves_its_run_to_others(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ class ScriptedQueue:
 
     def active(self) -> list[QueuedJob]:
         return [one for job in self.submitted if job not in self.over and (one := self.get(job))]
+
+    def forget_ended(self, before: datetime) -> list[str]:
+        return []
 
     def get(self, job: str) -> QueuedJob | None:
         return QueuedJob(job, self.submitted[job], "here", "PENDING", None, NOW, None, None)
@@ -207,6 +211,33 @@ def test_a_run_that_was_cancelled_before_any_mover_had_it_is_told(bench: Bench) 
     bench.plans.now_due = []
     assert bench.tick() == []
     assert bench.plans.told[-1] == ("a", "cancelled")
+
+
+def test_an_end_that_the_queue_tells_later_than_the_claim_is_no_cancelling(bench: Bench) -> None:
+    bench.plans.now_due = [due_of("a")]
+    bench.tick()
+    bench.plans.now_due = []
+    bench.end("a", Result(outcome="ok"))
+    bench.queue.over.clear()
+    bench.tick()
+    bench.queue.over.update(bench.queue.submitted)
+    bench.tick()
+    assert bench.plans.told == [("a", "began"), ("a", "ok")]
+
+
+def test_a_run_that_is_being_cancelled_counts_until_its_mover_has_stopped_it(bench: Bench) -> None:
+    bench.plans.now_due = [due_of("a")]
+    bench.tick()
+    bench.plans.now_due = []
+    (job,) = bench.queue.submitted
+    claim, _ = bench.claims.take(job, bench.mover)
+    bench.queue.over.add(job)
+    bench.tick()
+    assert bench.plans.told == [("a", "began")]
+    claim.end(Result(outcome="cancelled"))
+    bench.tick()
+    bench.tick()
+    assert bench.plans.told == [("a", "began"), ("a", "cancelled")]
 
 
 def test_a_second_server_leaves_it_to_the_first_until_that_is_given_up(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hotspare.policy.limits import resources
 from hotspare.policy.low_peak import LowPeak
-from hotspare.policy.planning import Standing, due_since, request_for, timetable
+from hotspare.policy.planning import Standing, due_since, never_ran_since, request_for, timetable
 from hotspare.policy.policy import Policy, Schedule
 from hotspare.policy.selection import KnownMachine, Selection
 from hotspare.policy.throughput import PastRun, estimate
@@ -40,6 +40,16 @@ def test_a_clock_that_was_wrong_keeps_nobody_from_a_backup() -> None:
     assert due_since(NIGHTLY, future, NOW) is not None
     request = request_for(NIGHTLY, Standing(WEB, future), resources(host="h"), None, NOW)
     assert request.deadline == (NOW + timedelta(hours=26)).timestamp()
+
+
+def test_without_a_calendar_the_rpo_says_when() -> None:
+    policy = Policy(name="rpo", schedule=Schedule(rpo="10h"))
+    assert due_since(policy, NOW - timedelta(hours=5, minutes=59), NOW) is None
+    assert due_since(policy, NOW - timedelta(hours=7), NOW) == NOW - timedelta(hours=1)
+    # A machine that it has never backed up is due at once; by a calendar it waits for its time.
+    assert due_since(policy, never_ran_since(policy, NOW), NOW) is not None
+    assert due_since(NIGHTLY, never_ran_since(NIGHTLY, NOW), NOW) is None
+    assert not Policy(name="off", enabled=False, schedule=Schedule(rpo="1h")).runs_by_itself
 
 
 def test_a_clock_that_is_set_back_a_little_makes_nothing_due_twice() -> None:

@@ -152,9 +152,9 @@ class Catalog:
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO runs (kind, machine, platform, repository, process, started_at, finished_at,"
-                " policy, outcome, error_code, error, point, bytes_read, bytes_stored) VALUES (:kind, :machine,"
-                " :platform, :repository, '', :started_at, :finished_at, :policy, :outcome, :error_code,"
-                " :error, :point, :bytes_read, :bytes_stored)",
+                " policy, outcome, error_code, error, point, bytes_read, bytes_stored) VALUES (:kind,"
+                " :machine, :platform, :repository, '', :started_at, :finished_at, :policy, :outcome,"
+                " :error_code, :error, :point, :bytes_read, :bytes_stored)",
                 asdict(run) | {"started_at": _stamp(run.started_at), "finished_at": _stamp(ended)},
             )
 
@@ -171,7 +171,8 @@ class Catalog:
         """
         chosen = {"policy = ?": policy, "machine = ?": machine, "id < ?": before}
         given = {condition: value for condition, value in chosen.items() if value is not None}
-        query = "SELECT * FROM runs WHERE " + " AND ".join(("1", *given)) + " ORDER BY id DESC LIMIT ?"
+        wanted = " AND ".join(("1", *given))
+        query = f"SELECT * FROM runs WHERE {wanted} ORDER BY id DESC LIMIT ?"  # noqa: S608 - from the line above
         with _explained(self.path):
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [_run_of(row) for row in rows]

@@ -42,6 +42,9 @@ NOUNS = {
     "run": "See what was done on this host, and how it ended.",
     "sweep": "Remove what backups that were killed left on a platform.",
     "mover": "Do a command's work on this host, for a user of another.",
+    "api": "Serve the HTTP interface of this host.",
+    "user": "See who may use the server, and change it.",
+    "audit": "See what was done on the server, and prove that nobody has changed that record.",
     "doctor": "Say what this host lacks, and how to mend it.",
     "completion": "Print the completion script of a shell.",
 }

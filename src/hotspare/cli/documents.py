@@ -1,18 +1,31 @@
-"""The parts of JSON documents, and the words for the same things in text.
+"""The words for what JSON documents tell, and the parts of them that only commands print.
 
-docs/json-output.md describes every document; a test compares it with what commands print. A field is
-never renamed or removed without a higher ``v``; programs must put up with fields that are added.
+docs/json-output.md describes every document; a test compares it with what commands print.
 """
 
 from typing import Any
 
-from hotspare.catalog.rows import RunRow
 from hotspare.cli import output
-from hotspare.cli.output import print_table, utc_time
+from hotspare.cli.output import print_table
+from hotspare.documents.machine import machine_fields
+from hotspare.documents.point import left_out, point_fields
+from hotspare.documents.run import run_fields
 from hotspare.events import HeldBack
-from hotspare.platforms.platform import Machine
-from hotspare.repository.point import PointDisk, PointFileSystem, RestorePoint
+from hotspare.repository.point import RestorePoint
 from hotspare.units import format_bytes, format_duration
+
+__all__ = [
+    "held_back_fields",
+    "held_back_words",
+    "left_out",
+    "machine_fields",
+    "point_fields",
+    "point_mode",
+    "print_file_systems",
+    "print_left_out",
+    "print_point_disks",
+    "run_fields",
+]
 
 
 def print_point_disks(point: RestorePoint) -> None:
@@ -60,69 +73,10 @@ def print_left_out(point: RestorePoint) -> None:
         output.print_text(f"  left out: {reason}")
 
 
-def left_out(point: RestorePoint) -> list[str]:
-    """Give the machine's disks that the point does not hold, each with the reason."""
-    return [str(reason) for reason in point.machine.get("left_out", ())]
-
-
 def point_mode(point: RestorePoint) -> str:
     """Tell how a point's disks were read: ``full``, ``increment`` or ``mixed``."""
     modes = {disk.mode for disk in point.disks}
     return modes.pop() if len(modes) == 1 else "mixed"
-
-
-def point_fields(point: RestorePoint) -> dict[str, Any]:
-    """Describe a restore point."""
-    return {
-        "id": point.id,
-        "machine": point.machine_name,
-        "machine_id": point.machine_id,
-        "platform": point.platform,
-        "started_at": utc_time(point.started_at),
-        "finished_at": utc_time(point.finished_at),
-        "consistency": point.consistency,
-        "frozen_seconds": point.frozen_seconds,
-        "parent": point.parent,
-        "warnings": list(point.warnings),
-        "size": sum(disk.size for disk in point.disks),
-        "bytes_read": sum(disk.bytes_read for disk in point.disks),
-        "bytes_new": sum(disk.bytes_new for disk in point.disks),
-        "bytes_stored": sum(disk.bytes_stored for disk in point.disks),
-        "disks": [_point_disk_fields(disk) for disk in point.disks],
-        "state": [{"name": state.name, "size": state.size} for state in point.state],
-        "left_out": left_out(point),
-        "bytes_unused": sum(disk.bytes_unused for disk in point.disks),
-        "file_systems": [_file_system_fields(one) for one in point.file_systems],
-    }
-
-
-def _file_system_fields(one: PointFileSystem) -> dict[str, Any]:
-    return {
-        "volume": one.volume,
-        "kind": one.kind,
-        "label": one.label,
-        "size": one.size,
-        "free": one.free,
-        "scratch": one.scratch,
-        "kept_because": one.kept_because,
-        "remarks": list(one.remarks),
-    }
-
-
-def _point_disk_fields(disk: PointDisk) -> dict[str, Any]:
-    return {
-        "name": disk.name,
-        "size": disk.size,
-        "mode": disk.mode,
-        "full_because": disk.full_because,
-        "bytes_processed": disk.bytes_processed,
-        "bytes_read": disk.bytes_read,
-        "bytes_new": disk.bytes_new,
-        "bytes_stored": disk.bytes_stored,
-        "bytes_unused": disk.bytes_unused,
-        "tracking_compared": disk.tracking_compared,
-        "tracking_wrong": disk.tracking_wrong,
-    }
 
 
 def held_back_fields(held_back: HeldBack) -> dict[str, Any]:
@@ -141,55 +95,3 @@ def held_back_words(held_back: HeldBack) -> str:
         f" {held_back.latency_factor:.1f} times as long as usual"
         f" ({held_back.worst_latency_factor:.1f} times at the worst moment)"
     )
-
-
-def machine_fields(machine: Machine) -> dict[str, Any]:
-    """Describe a machine; its native definition is left out, which may be long."""
-    return {
-        "id": machine.id,
-        "name": machine.name,
-        "platform": machine.platform,
-        "state": machine.state.value,
-        "cpus": machine.cpus,
-        "memory": machine.memory,
-        "firmware": machine.firmware,
-        "disks": [
-            {
-                "name": disk.name,
-                "size": disk.size,
-                "format": disk.format,
-                "source": disk.source,
-                "serial": disk.serial,
-                "labels": list(disk.labels),
-            }
-            for disk in machine.disks
-        ],
-        "title": machine.title,
-        "tags": list(machine.marks.tags),
-        "excluded_disks": list(machine.marks.excluded_disks),
-        "hooks": list(machine.marks.hooks),
-        "checks": list(machine.marks.checks),
-        "left_out": list(machine.left_out),
-    }
-
-
-def run_fields(run: RunRow) -> dict[str, Any]:
-    """Describe a run."""
-    return {
-        "id": run.id,
-        "kind": run.kind,
-        "machine": run.machine,
-        "platform": run.platform,
-        "repository": run.repository,
-        "started_at": utc_time(run.started_at),
-        "finished_at": utc_time(run.finished_at) if run.finished_at else None,
-        "outcome": run.outcome,
-        "error_code": run.error_code,
-        "error": run.error,
-        "point": run.point,
-        "bytes_read": run.bytes_read,
-        "bytes_stored": run.bytes_stored,
-        "held_back_seconds": run.held_back_seconds,
-        "latency_factor": run.latency_factor,
-        "policy": run.policy,
-    }

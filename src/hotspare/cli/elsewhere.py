@@ -1,4 +1,4 @@
-"""How a command says that it has to run on another host; ``run_elsewhere.py`` does it."""
+"""How a command says that it is for another host: ``run_elsewhere.py`` and ``on_server.py`` do it."""
 
 from typing import TYPE_CHECKING
 
@@ -13,4 +13,12 @@ class Elsewhere(Exception):
     def __init__(self, settings: "Settings", options: "Options") -> None:
         super().__init__(settings.platform)
         self.settings = settings
+        self.options = options
+
+
+class OnServer(Exception):
+    """The command is to be put to a server."""
+
+    def __init__(self, options: "Options") -> None:
+        super().__init__(options.server)
         self.options = options

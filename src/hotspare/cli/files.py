@@ -9,8 +9,6 @@ from hotspare.cli.files_options import (
     AS_KNOWN,
     INSIDE,
     Reading,
-    entry_fields,
-    plain,
     shown_time,
 )
 from hotspare.cli.files_restore import restore
@@ -18,6 +16,7 @@ from hotspare.cli.files_search import find, versions
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
+from hotspare.documents.file import entry_fields, plain, volume_fields
 from hotspare.errors import (
     MachineNotFound,
     NoSpace,
@@ -170,32 +169,8 @@ def cat(
 def _print_volumes(session: Session, point: str, files: FilesByPath) -> None:
     places = files.places()
     if session.as_json:
-        volumes = [
-            {
-                "name": volume.name,
-                "size": volume.size,
-                "content": volume.content or None,
-                "label": plain(volume.label) or None,
-                "uuid": volume.uuid or None,
-                "mounted_at": [plain(place) for place in places.get(volume.name, ())],
-                "unreadable_because": None,
-            }
-            for volume in files.volumes
-        ]
-        volumes += [
-            {
-                "name": one.name,
-                "size": one.size,
-                "content": None,
-                "label": None,
-                "uuid": None,
-                "mounted_at": [],
-                "unreadable_because": one.reason,
-            }
-            for one in files.unreadable
-        ]
-        document = output.document("volumes", point=point, volumes=volumes, remarks=list(files.all_remarks))
-        output.print_document(document)
+        fields = {"volumes": volume_fields(files), "remarks": list(files.all_remarks)}
+        output.print_document(output.document("volumes", point=point, **fields))
         return
     rows = [
         (

@@ -13,11 +13,12 @@ from cyclopts import Parameter
 from hotspare import events
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.files_options import AS_KNOWN, Reading, plain
+from hotspare.cli.files_options import AS_KNOWN, Reading
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.session import Session
+from hotspare.documents.file import plain
 from hotspare.errors import StorageError, TargetExists, UsageError
 from hotspare.guest.files.by_path import FilesByPath
 from hotspare.platforms.guest_files import GuestFilesPlatform

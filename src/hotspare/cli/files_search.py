@@ -6,10 +6,11 @@ from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.files_options import AS_KNOWN, Reading, json_time, plain, shown_time
+from hotspare.cli.files_options import AS_KNOWN, Reading, shown_time
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.quantities import parse_bytes, parse_duration, parse_moment
 from hotspare.cli.session import Session
+from hotspare.documents.file import json_time, plain
 from hotspare.errors import FileSystemUnreadable, PathNotFound, PointNotFound, UsageError
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository

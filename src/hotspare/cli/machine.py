@@ -1,7 +1,6 @@
 """``hotspare machine``: which machines a platform has, and since when they are protected."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,9 +12,10 @@ from hotspare.cli.machine_mark import check, disk, hook, tag
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
 from hotspare.cli.tested import ago, boot_word
+from hotspare.documents.machine import ListedMachine, listed_fields, listed_machines
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused, PlatformUnavailable
 from hotspare.platforms.choice import with_chosen_disks
-from hotspare.platforms.platform import ALL_DISKS, Machine
+from hotspare.platforms.platform import ALL_DISKS
 from hotspare.units import format_bytes
 
 app = noun("machine", "See which machines a platform has, and since when they are protected.")
@@ -54,30 +54,6 @@ app.command(
 
 PlatformOption = Annotated[str | None, Parameter(name="--platform")]
 
-Protection = Literal["never-backed-up", "ok", "failed", "gone"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One machine of the list: known to the platform, or only from its restore points."""
-
-    name: str
-    id: str
-    machine: Machine | None
-    last: PointRow | None
-    run: RunRow | None
-    test: PointRow | None = None
-    """The restore point whose trial is the last."""
-
-    @property
-    def protection(self) -> Protection:
-        if self.machine is None:
-            return "gone"
-        if self.run is not None and self.run.outcome in {"failed", "lost"}:
-            return "failed"
-        return "ok" if self.last else "never-backed-up"
-
-
 app.command(
     hook,
     help_epilogue=closing(
@@ -109,10 +85,10 @@ def list_machines(*, platform: PlatformOption = None, options: Options = DEFAULT
     """
     with Session(options, platform=platform) as session:
         opened = session.platform()
-        lines = _lines(session, opened.uri, opened.machines())
+        lines = listed_machines(opened.machines(), *_known(session, opened.uri))
         if session.as_json:
             output.print_document(
-                output.document("machines", machines=[_line_fields(line) for line in lines])
+                output.document("machines", machines=[listed_fields(line) for line in lines])
             )
             return
         header = ("NAME", "POWER", "DISKS", "SIZE", "STATE", "LAST RESTORE POINT", "TESTED", "TAGS")
@@ -161,32 +137,6 @@ def show(name: str, /, *, platform: PlatformOption = None, options: Options = DE
             output.print_text(f"Not backed up: {reason}")
 
 
-def _lines(session: Session, uri: str, machines: list[Machine]) -> list[_Line]:
-    points, runs, tests = _known(session, uri)
-    lines = [
-        _Line(
-            machine.name,
-            machine.id,
-            machine,
-            points.pop(machine.id, None),
-            _last_run(machine, runs),
-            tests.get(machine.id),
-        )
-        for machine in machines
-    ]
-    gone = [
-        _Line(point.machine_name, point.machine_id, None, point, None, tests.get(point.machine_id))
-        for point in points.values()
-    ]
-    return sorted(lines + gone, key=lambda line: line.name)
-
-
-def _last_run(machine: Machine, runs: dict[str, RunRow]) -> RunRow | None:
-    # A backup is recorded under what the user called the machine: its name or its id.
-    found = [runs[key] for key in (machine.name, machine.id) if key in runs]
-    return max(found, key=lambda run: run.id, default=None)
-
-
 def _known(session: Session, uri: str) -> tuple[dict[str, PointRow], dict[str, RunRow], dict[str, PointRow]]:
     """Give the last restore points, the last backups and the last trials, by machine."""
     # A catalog that cannot be used is no reason not to list machines; that they look unprotected is said.
@@ -201,30 +151,12 @@ def _known(session: Session, uri: str) -> tuple[dict[str, PointRow], dict[str, R
         return {}, {}, {}
 
 
-def _line_fields(line: _Line) -> dict[str, Any]:
-    return {
-        "name": line.name,
-        "id": line.id,
-        "power": line.machine.state.value if line.machine else None,
-        "disks": len(line.machine.disks) if line.machine else None,
-        "size": _size(line.machine) if line.machine else None,
-        "tags": list(line.machine.marks.tags) if line.machine else None,
-        "state": line.protection,
-        "last_point": line.last.id if line.last else None,
-        "last_point_at": output.utc_time(line.last.finished_at) if line.last else None,
-        "last_error": line.run.error if line.run else None,
-        "tested_point": line.test.id if line.test else None,
-        "tested_at": output.utc_time(line.test.boot_at) if line.test and line.test.boot_at else None,
-        "boots": line.test.boot_passed if line.test else None,
-    }
-
-
-def _cells(line: _Line) -> tuple[str, ...]:
+def _cells(line: ListedMachine) -> tuple[str, ...]:
     last = f"{line.last.id} ({output.local_time(line.last.finished_at)})" if line.last else "-"
     test = _test_words(line.test)
     if line.machine is None:
         return line.name, "-", "-", "-", line.protection, last, test, ""
-    disks, size = str(len(line.machine.disks)), format_bytes(_size(line.machine))
+    disks, size = str(len(line.machine.disks)), format_bytes(line.size or 0)
     tags = ", ".join(line.machine.marks.tags)
     return line.name, line.machine.state.value, disks, size, line.protection, last, test, tags
 
@@ -234,7 +166,3 @@ def _test_words(test: PointRow | None) -> str:
         return "-"
     word = boot_word(passed=bool(test.boot_passed), life=test.boot_life or "")
     return f"{word}, verified {ago(test.boot_at)}"
-
-
-def _size(machine: Machine) -> int:
-    return sum(disk.size for disk in machine.disks)

@@ -11,7 +11,7 @@ from traceback import print_exception
 from cyclopts import CycloptsError
 
 from hotspare.cli.app import app
-from hotspare.cli.elsewhere import Elsewhere
+from hotspare.cli.elsewhere import Elsewhere, OnServer
 from hotspare.cli.output import error_document, note
 from hotspare.errors import HotspareError, Interrupted, UsageError
 from hotspare.units import MIB
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        return _run(_with_server_last(words))
     except HotspareError as error:
         return _report(error, words)
     except KeyboardInterrupt as error:
@@ -58,9 +58,22 @@ def _run(words: list[str]) -> int:
         from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - it takes long to import
 
         return run_elsewhere(elsewhere, words)
+    except OnServer as asked:
+        from hotspare.cli.on_server import run_on_server  # noqa: PLC0415 - likewise
+
+        return run_on_server(asked.options, words)
     except CycloptsError as error:
         raise _usage_error(error) from error
     return 0
+
+
+def _with_server_last(words: list[str]) -> list[str]:
+    """Let ``--server URL`` stand before the noun as well, where it says to whom all the rest goes."""
+    if words[:1] == ["--server"] and len(words) > 2:
+        return [*words[2:], *words[:2]]
+    if words and words[0].startswith("--server="):
+        return [*words[1:], words[0]]
+    return words
 
 
 def _usage_error(error: CycloptsError) -> UsageError:

@@ -29,6 +29,8 @@ class Options:
     """Form of the progress on stderr: auto is bars on a terminal and nothing elsewhere."""
     no_progress: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """The same as --progress none."""
+    server: str | None = None
+    """Put the question to the server at this URL, with the token in HOTSPARE_TOKEN or HOTSPARE_TOKEN_FILE."""
     debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Show the traceback of an error."""
 

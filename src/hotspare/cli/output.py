@@ -8,29 +8,26 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TextIO
 
-from hotspare.errors import HotspareError
+from hotspare.documents.form import document, error_document, error_fields, utc_time
 
-JSON_VERSION = 1
+__all__ = [
+    "document",
+    "error_document",
+    "error_fields",
+    "local_time",
+    "note",
+    "print_document",
+    "print_table",
+    "print_text",
+    "printable",
+    "utc_time",
+    "warn",
+]
 
 Row = Sequence[str]
-
-
-def document(kind: str, **fields: object) -> dict[str, Any]:
-    """Make a JSON document: every one of them has ``type`` and ``v``."""
-    return {"type": kind, "v": JSON_VERSION, **fields}
-
-
-def error_document(error: HotspareError) -> dict[str, Any]:
-    """Make the JSON document of an error."""
-    return document("error", **error_fields(error))
-
-
-def error_fields(error: HotspareError) -> dict[str, Any]:
-    """Describe an error in a JSON document."""
-    return {"code": error.code, "what": error.what, "meaning": error.meaning, "hint": error.hint}
 
 
 def print_document(content: dict[str, Any]) -> None:
@@ -80,11 +77,6 @@ def warn(text: str) -> None:
 def local_time(moment: datetime) -> str:
     """Write a time for people, in the zone of this host."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def utc_time(moment: datetime) -> str:
-    """Write a time for programs: RFC 3339, in UTC."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def printable(text: str) -> str:

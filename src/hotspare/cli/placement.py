@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
@@ -97,25 +97,3 @@ def print_plan(plan: TargetPlan, point: RestorePoint, *, in_place: bool) -> None
     output.print_table(header, rows, right=("SIZE", "DATA", "FREE"), indent="  ")
     for warning in plan.warnings:
         output.print_text(f"Warning: {warning}")
-
-
-def plan_fields(plan: TargetPlan) -> dict[str, Any]:
-    """Describe a plan for a JSON document."""
-    return {
-        "name": plan.name,
-        "id": plan.id or None,
-        "disks": [
-            {
-                "disk": disk.name,
-                "size": disk.size,
-                "bytes_data": disk.data,
-                "bytes_free": disk.free,
-                "format": disk.format,
-                "pool": disk.pool or None,
-                "path": disk.path,
-            }
-            for disk in plan.disks
-        ],
-        "cards": [{"mac": card.mac or None, "network": card.network} for card in plan.cards],
-        "warnings": list(plan.warnings),
-    }

@@ -6,9 +6,10 @@ from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.files_options import AS_KNOWN, Reading, entry_fields, plain
+from hotspare.cli.files_options import AS_KNOWN, Reading
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
+from hotspare.documents.file import entry_fields, plain
 from hotspare.guest.files.by_path import FilesByPath
 from hotspare.repository.select import find_point
 from hotspare.restore.point_diff import Change, DiskDiff, TreeDiff, compare_disks

@@ -134,7 +134,7 @@ def _cells(policy: Policy) -> tuple[str, ...]:
         policy.name,
         "yes" if policy.enabled else "no",
         ", ".join(which) or "all",
-        "; ".join(policy.schedule.when) or "by hand",
+        "; ".join(policy.schedule.when) or ("by its RPO" if policy.schedule.rpo else "by hand"),
         policy.schedule.rpo or "-",
         ", ".join(f"{count} {name}" for name, count in kept.items() if count) or "everything",
         policy.repository or "the one that is set",

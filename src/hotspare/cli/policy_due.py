@@ -8,7 +8,7 @@ from hotspare.cli.policy_fleet import Chosen, Fleet
 from hotspare.policy.admission import Request
 from hotspare.policy.calendar import next_of_all
 from hotspare.policy.limits import resources
-from hotspare.policy.planning import due_since, request_for
+from hotspare.policy.planning import due_since, never_ran_since, request_for
 from hotspare.policy.policy import Policy
 
 _MISSED_MAX = 1000
@@ -33,7 +33,7 @@ def those_due(fleet: Fleet, policy: Policy, chosen: Sequence[Chosen], now: datet
     found = []
     for one in chosen:
         run_before = last.get((one.machine.platform, one.machine.name))
-        since = run_before.started_at if run_before else changed_at
+        since = run_before.started_at if run_before else never_ran_since(policy, changed_at)
         due = due_since(policy, since, now)
         if due is not None:
             found.append(DueMachine(one, since, due))
@@ -59,7 +59,7 @@ def request_of(fleet: Fleet, policy: Policy, chosen: Chosen, mover: str, now: da
 
 def missed_times(policy: Policy, machine: DueMachine, now: datetime) -> list[datetime]:
     """Give the times at which a machine was due and had no run before the next such time came."""
-    times = []
+    times: list[datetime] = []
     due: datetime | None = machine.due
     while due is not None and due <= now and len(times) < _MISSED_MAX:
         times.append(due)

@@ -15,7 +15,7 @@ from hotspare.cli.policy_fleet import Chosen, Fleet, age
 from hotspare.cli.policy_retention import Judged, judge, judged_fields, print_judged
 from hotspare.cli.session import Session
 from hotspare.policy.low_peak import LowPeak
-from hotspare.policy.planning import PlannedRun, Standing, timetable
+from hotspare.policy.planning import EARLY, PlannedRun, Standing, timetable
 from hotspare.policy.policy import Policy
 from hotspare.units import format_duration
 
@@ -171,6 +171,10 @@ def _age_cells(found: _Preview, one: Chosen) -> tuple[str, str]:
 
 
 def _print_due(policy: Policy, uri: str, planned: Sequence[PlannedRun]) -> None:
+    if policy.by_rpo_alone:
+        share = f"{EARLY:.0%} of its RPO of {policy.schedule.rpo}"
+        output.print_text(f"A machine of {uri} is due when {share} have passed since its last run.")
+        return
     if not policy.schedule.when:
         output.print_text("It is never due: it is run by hand.")
         return

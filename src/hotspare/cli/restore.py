@@ -13,10 +13,11 @@ from hotspare.cli.documents import left_out, machine_fields
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
-from hotspare.cli.placement import AS_USUAL, PlacementOptions, assignments, plan_fields, print_plan
+from hotspare.cli.placement import AS_USUAL, PlacementOptions, assignments, print_plan
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.restore_ends import confirm, in_place_platform, undo
 from hotspare.cli.session import Session
+from hotspare.documents.plan import plan_fields
 from hotspare.errors import (
     HotspareError,
     MachineNotFound,

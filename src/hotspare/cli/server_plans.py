@@ -72,7 +72,7 @@ class ServerPlans:
         for name in names:
             with self._only_said(f"Policy {name} is left out for now"):
                 policy = self._opened().session.policies().get(name)
-                if policy.enabled and policy.schedule.when:
+                if policy.runs_by_itself:
                     found += self._due_by(policy, moment)
         self._platforms_due = {one.order.platform for one in found}
         return found

@@ -12,7 +12,7 @@ from blake3 import blake3
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.cli.directed import given
-from hotspare.cli.elsewhere import Elsewhere
+from hotspare.cli.elsewhere import Elsewhere, OnServer
 from hotspare.cli.options import Options
 from hotspare.cli.output import warn
 from hotspare.cli.passphrase import existing_passphrase, read_key_file
@@ -40,6 +40,8 @@ class Session:
     """The things of one command. Leaving it closes what was opened, the last first."""
 
     def __init__(self, options: Options, *, platform: str | None = None) -> None:
+        if options.server:
+            raise OnServer(options)
         self.options = options
         self.settings = settings_of(options, platform=platform)
         self._opened = ExitStack()

@@ -77,6 +77,11 @@ class Claims:
             rows = connection.execute(query).mappings().all()
         return [_row(row) for row in rows]
 
+    def forget(self, jobs: list[str]) -> None:
+        """Remove what is known of runs that the queue has forgotten."""
+        with self._engine.begin() as connection:
+            connection.execute(claims.delete().where(claims.c.job.in_(jobs)))
+
     def note(self, job: str) -> None:
         """Note that the history has the end of a run."""
         with self._engine.begin() as connection:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ VERSION = "1"
 """Of what runs are made of: one that began with another version waits for a mover of that version."""
 WORKFLOW = "back-up"
 _ACTIVE = ["ENQUEUED", "PENDING"]
+_ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
+_FORGOTTEN_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,14 @@ class JobQueue:
             for one in pending:
                 self._client.resume_workflow(one.job, queue_name=one.queue)
         return [one.job for one in pending]
+
+    def forget_ended(self, before: datetime) -> list[str]:
+        """Remove runs that ended before a time, some at once; gives their ids. The history has them."""
+        ended = self._list(status=_ENDED, completed_before=before.isoformat(), limit=_FORGOTTEN_AT_ONCE)
+        if ended:
+            with database_errors("written"):
+                self._client.delete_workflows([one.job for one in ended])
+        return [one.job for one in ended]
 
     def _list(self, **wanted: Any) -> list[QueuedJob]:  # noqa: ANN401 - as DBOS takes it
         with database_errors("read"):

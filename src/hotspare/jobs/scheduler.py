@@ -7,6 +7,7 @@ anew knows all that the one before it knew, and nothing is kept twice.
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from math import inf
 
 import msgspec
@@ -22,6 +23,8 @@ from hotspare.policy.limits import Resource
 
 LOOK_SECONDS = 20.0
 """Between two looks at what is due."""
+KEPT = timedelta(days=30)
+"""For so long a job can be seen after its end; the history has it for good."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +66,7 @@ class Scheduler:
         self._note_ended(admission)
         if time.monotonic() - self._looked_at >= LOOK_SECONDS:
             self._look_at_due(admission, now)
+            self._claims.forget(self._queue.forget_ended(datetime.fromtimestamp(now, UTC) - KEPT))
             self._looked_at = time.monotonic()
         rows = self._read_wishes(admission, now)
         for grant in admission.grants(now):
@@ -84,11 +88,14 @@ class Scheduler:
 
     def _note_ended(self, admission: Admission) -> None:
         ended = {row.job: row for row in self._claims.ended_unnoted()}
-        for job, order in list(self._begun.items()):
-            if job in self._active:
-                continue
-            if job not in ended:
-                # It was cancelled before any mover had it.
+        over = [job for job in self._begun if job not in self._active]
+        claims = self._claims.of(over)
+        living = {row.id for row in self._movers.all() if row.state == "alive"}
+        for job in over:
+            order, claim = self._begun[job], claims.get(job)
+            if claim is None or claim.state != "ended":
+                if claim is not None and claim.mover in living:
+                    continue  # it was cancelled, and its mover is about to stop
                 self._plans.ended(order, Result(outcome="cancelled", error="It was cancelled"))
             admission.finish(order.request)
             del self._begun[job]

@@ -63,13 +63,15 @@ def serve(
     mover = Mover(engine, url, work, given_up.set)
     try:
         mover.start(plan.name, plan.queues, plan.slots, schedules=plans is not None)
-        on_ready(mover_title(plan.name, mover.id))
-        if plans is None:
-            _wait(cancellation, given_up)
-        else:
-            _schedule(engine, url, mover.id, plans, cancellation, given_up)
+        try:
+            on_ready(mover_title(plan.name, mover.id))
+            if plans is None:
+                _wait(cancellation, given_up)
+            else:
+                _schedule(engine, url, mover.id, plans, cancellation, given_up)
+        finally:
+            mover.stop()
     finally:
-        mover.stop()
         engine.dispose()
     if given_up.is_set():
         raise HotspareError(
@@ -110,4 +112,7 @@ def _tick(scheduler: Scheduler) -> None:
         scheduler.tick(time.time())
     except (sa.exc.SQLAlchemyError, HotspareError) as error:
         _log.warning("Nothing new begins: %s", error)
+        scheduler.begin_anew()
+    except Exception:  # noqa: BLE001 - a mistake of ours must not end what goes on; it is said each time
+        _log.exception("Nothing new begins")
         scheduler.begin_anew()

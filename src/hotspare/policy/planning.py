@@ -18,6 +18,8 @@ from hotspare.policy.window import OpenTimes, both_open
 
 _AHEAD = timedelta(days=8)
 """How far openings are worked out for a request; whoever waits longer is asked for again."""
+EARLY = 0.6
+"""A policy without a calendar is due when this share of its RPO has passed: so it can wait for a window."""
 _SET_BACK = timedelta(hours=2)
 """What a clock may be set back without anything being due again."""
 
@@ -51,12 +53,27 @@ def due_since(policy: Policy, since: datetime, now: datetime) -> datetime | None
     little, nothing is due twice. A ``since`` further in the future was noted by a clock that was wrong: it
     counts as long ago, for it must not keep anybody from a backup until that day comes.
     """
-    if not policy.enabled:
+    if not policy.runs_by_itself:
         return None
     if since > now + _SET_BACK:
-        since = now - timedelta(days=366)
-    due = next_of_all(policy.calendars, since)
+        since = _long_before(now)
+    if policy.by_rpo_alone:
+        due: datetime | None = since + timedelta(seconds=EARLY * (policy.rpo_seconds or 0.0))
+    else:
+        due = next_of_all(policy.calendars, since)
     return due if due is not None and due <= now else None
+
+
+def never_ran_since(policy: Policy, changed_at: datetime) -> datetime:
+    """Give since when a machine counts that the policy, which was last changed then, has never backed up.
+
+    By a calendar it waits for the next time; by the RPO alone it is due at once, for its promise is broken.
+    """
+    return _long_before(changed_at) if policy.by_rpo_alone else changed_at
+
+
+def _long_before(moment: datetime) -> datetime:
+    return moment - timedelta(days=366)
 
 
 def timetable(policy: Policy, low_peak: LowPeak | None, now: datetime, count: int) -> list[PlannedRun]:

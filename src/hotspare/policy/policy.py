@@ -33,7 +33,7 @@ class Schedule(_Part, frozen=True, kw_only=True):
     """When runs are due, and when they may begin."""
 
     when: tuple[str, ...] = ()
-    """Calendar expressions; empty for a policy that is only run by hand."""
+    """Calendar expressions; empty for a policy that is due by its RPO alone, or without one only by hand."""
     time_zone: str = "UTC"
     windows: tuple[str, ...] = ()
     """When runs may begin; empty for always."""
@@ -92,6 +92,16 @@ class Policy(_Part, frozen=True, kw_only=True):
     def calendars(self) -> list[Calendar]:
         """When it is due."""
         return [Calendar(expression, self.zone) for expression in self.schedule.when]
+
+    @property
+    def by_rpo_alone(self) -> bool:
+        """Whether no calendar says when it is due, but the age of restore points."""
+        return bool(self.schedule.rpo) and not self.schedule.when
+
+    @property
+    def runs_by_itself(self) -> bool:
+        """Whether it is ever due."""
+        return self.enabled and bool(self.schedule.when or self.schedule.rpo)
 
     @property
     def open_times(self) -> OpenTimes:

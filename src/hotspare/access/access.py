@@ -1,0 +1,85 @@
+"""All of it together: who is let in, and what is remembered of it."""
+
+import hmac
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from hotspare.access.approvals import Approvals
+from hotspare.access.attempts import Attempts
+from hotspare.access.audit import AuditLog
+from hotspare.access.database import AccessDatabase
+from hotspare.access.roles import Grant, Role
+from hotspare.access.tokens import LOGIN_LASTS, Token, Tokens
+from hotspare.access.users import User, Users
+from hotspare.errors import HotspareError, LoginRefused
+
+
+class Access:
+    """Users, tokens, approvals and the record, in one database."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it in the state folder. Raises as ``AccessDatabase``."""
+        self.database = AccessDatabase(folder)
+        self.users = Users(self.database)
+        self.tokens = Tokens(self.database, self.users)
+        self.audit = AuditLog(self.database)
+        self.approvals = Approvals(self.database)
+        self._attempts = Attempts()
+        self._addresses = Attempts(free=20)
+        self.setup_code = None if self.users.all() else secrets.token_hex(8)
+        """What the first user has to know, told on the server's own terminal; None once there is one."""
+
+    def setup(self, code: str, name: str, password: str, address: str) -> User:
+        """Make the first user, an admin.
+
+        Raises:
+            LoginRefused: there is one already, or the code is wrong.
+            TooManyAttempts: too many codes were wrong.
+            UsageError: name or password cannot be taken.
+        """
+        self._addresses.begin(address)
+        with self.database.transaction():
+            expected = None if self.users.all() else self.setup_code
+            if expected is None or not hmac.compare_digest(expected.encode(), code.encode()):
+                raise LoginRefused(
+                    "The code is wrong, or there are users already",
+                    meaning="Nothing was done",
+                    hint="The code is what the server printed when it was started",
+                )
+            user = self.users.add(name, password, [Grant(role=Role.ADMIN)])
+        self._addresses.succeeded(address)
+        self.setup_code = None
+        return user
+
+    def log_in(self, name: str, password: str, code: str | None, address: str) -> tuple[Token, str]:
+        """Let somebody in for 12 hours; gives the token and what shows it.
+
+        Raises:
+            LoginRefused: something is wrong; it is not said what.
+            TooManyAttempts: too much was wrong before.
+        """
+        keys = f"{name[:64]} {address}"
+        self._addresses.begin(address)
+        self._attempts.begin(keys)
+        try:
+            user = self.users.check(name, password, code)
+        except HotspareError as error:
+            self.audit.add("", "log in", name[:64], outcome=error.code, address=address)
+            raise
+        self._addresses.succeeded(address)
+        self._attempts.succeeded(keys)
+        self.audit.add(user.name, "log in", user.name, address=address)
+        return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
+
+    def issue_token(
+        self, user: str, name: str, grants: tuple[Grant, ...] | None, days: int | None
+    ) -> tuple[Token, str]:
+        """Make an API token. Raises ``UserNotFound``."""
+        return self.tokens.issue(
+            user, "token", name, grants=grants, lasts=timedelta(days=days) if days else None
+        )
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()

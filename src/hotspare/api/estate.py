@@ -1,0 +1,217 @@
+"""What the server serves: the catalog, repositories, platforms and policies of this host, kept open."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from blake3 import blake3
+
+from hotspare.access.roles import Target
+from hotspare.catalog.catalog import Catalog
+from hotspare.catalog.policy_files import PolicyFiles
+from hotspare.catalog.rows import PointRow, RunRow
+from hotspare.documents.machine import ListedMachine, listed_machines
+from hotspare.errors import HotspareError, NotThere, PointNotFound
+from hotspare.platforms.platform import Platform
+from hotspare.platforms.registry import plain_uri
+from hotspare.repository.point import RestorePoint, order_of_points
+from hotspare.repository.repository import Repository
+from hotspare.settings import Settings
+
+Answer = TypeVar("Answer")
+_INVENTORY_SECONDS = 30.0
+_POINTS_SECONDS = 5.0
+
+
+class Work(Protocol):
+    """What a command works with, and the server too."""
+
+    settings: Settings
+
+    def catalog(self) -> Catalog:
+        """Open this host's catalog."""
+        ...
+
+    def repository(self, url: str | None = None, *, cached: bool = False) -> Repository:
+        """Open the repository that is set, or another with the same secret."""
+        ...
+
+    def platform_at(self, uri: str) -> Platform:
+        """Connect to a platform of this host."""
+        ...
+
+    def policies(self) -> PolicyFiles:
+        """Give the policies of this host."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The machines of all platforms, as they were a moment ago."""
+
+    machines: Sequence[tuple[str, ListedMachine]]
+    """With the URI of the platform; in the order of platforms, names and ids."""
+    problems: Sequence[tuple[str, HotspareError]]
+    """Platforms that did not answer."""
+
+    tags: Mapping[tuple[str, str], frozenset[str]]
+    """Tags of each machine, by platform and by the machine's name, and by its id."""
+
+
+class Estate:
+    """All of it. Safe for several threads."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Work]]) -> None:
+        """``begin`` gives what commands work with; it is kept until ``close``."""
+        self._begin = begin
+        self._opened = ExitStack()
+        self._work = self._opened.enter_context(begin())
+        self._lock = threading.RLock()
+        self._repositories: dict[str, Repository] = {}
+        self._points: dict[str, tuple[float, list[RestorePoint]]] = {}
+        self._inventory: tuple[float, Inventory] | None = None
+        # A catalog belongs to the thread that opened it, and opening it takes long.
+        self._clerk = ThreadPoolExecutor(1, "catalog")
+        self._clerks = ExitStack()
+        self._catalog: Catalog | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What is set for the server."""
+        return self._work.settings
+
+    def ask(self, question: Callable[[Catalog], Answer]) -> Answer:
+        """Ask the catalog. Raises what the question raises."""
+
+        def in_its_thread() -> Answer:
+            if self._catalog is None:
+                self._catalog = self._clerks.enter_context(self._begin()).catalog()
+            return question(self._catalog)
+
+        return self._clerk.submit(in_its_thread).result()
+
+    def policies(self) -> PolicyFiles:
+        """Give the policies."""
+        return self._work.policies()
+
+    def platforms(self) -> list[str]:
+        """Give the URIs of the platforms of the settings and of policies."""
+        named = [uri for policy in self.policies().all().values() for uri in policy.select.platforms]
+        return sorted({plain_uri(uri) for uri in (self.settings.platform, *named)})
+
+    def repositories(self) -> dict[str, str]:
+        """Give the URLs of the repositories of the settings and of policies, by their ids here."""
+        urls = [policy.repository for policy in self.policies().all().values()]
+        return {repository_key(url): url for url in (self.settings.repository, *urls) if url}
+
+    def repository(self, key: str | None = None) -> Repository:
+        """Give a repository, opened once; without ``key``, the one that is set.
+
+        Raises:
+            NotThere: there is none of that id, or none is set.
+            HotspareError: it cannot be opened.
+        """
+        urls = self.repositories()
+        url = self.settings.repository if key is None else urls.get(key)
+        if url is None:
+            raise NotThere(
+                f"The server has no repository '{key}'" if key else "The server has no repository set",
+                hint="See /api/v1/repositories",
+            )
+        with self._lock:
+            if url not in self._repositories:
+                self._repositories[url] = self._work.repository(url)
+            return self._repositories[url]
+
+    def points(self, repository: Repository) -> list[RestorePoint]:
+        """Give the restore points of a repository, the oldest first; what cannot be read is left out."""
+        url = repository.backend.url
+        with self._lock:
+            at, points = self._points.get(url, (-_POINTS_SECONDS, []))
+            if time.monotonic() - at < _POINTS_SECONDS:
+                return points
+            points = repository.points(lambda _name, _error: None)
+            self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
+            return self._points[url][1]
+
+    def point(self, repository: Repository, number: str) -> RestorePoint:
+        """Find a restore point by its whole id. Raises ``PointNotFound``."""
+        for point in self.points(repository):
+            if point.id == number:
+                return point
+        raise PointNotFound(
+            f"The repository has no restore point '{number}'",
+            meaning="Nothing was changed",
+            hint="See /api/v1/points",
+        )
+
+    def look_again(self) -> None:
+        """Have points and machines looked at anew when they are next asked for: something was done."""
+        with self._lock:
+            self._points.clear()
+            self._inventory = None
+
+    def inventory(self) -> Inventory:
+        """Give the machines of all platforms, not older than half a minute."""
+        with self._lock:
+            if self._inventory is None or time.monotonic() - self._inventory[0] > _INVENTORY_SECONDS:
+                self._inventory = (time.monotonic(), self._look_around())
+            return self._inventory[1]
+
+    def on_platform(self, uri: str, question: Callable[[Platform], Answer]) -> Answer:
+        """Ask a platform, over a connection of its own. Raises what the question raises."""
+        with self._begin() as work:
+            return question(work.platform_at(uri))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._clerk.submit(self._clerks.close).result()
+        self._clerk.shutdown()
+        self._opened.close()
+
+    def _look_around(self) -> Inventory:
+        found: list[tuple[str, ListedMachine]] = []
+        problems: list[tuple[str, HotspareError]] = []
+        for uri in self.platforms():
+            try:
+                machines = self.on_platform(uri, lambda platform: platform.machines())
+            except HotspareError as error:
+                problems.append((uri, error))
+                continue
+            found += [(uri, line) for line in listed_machines(machines, *self.ask(partial(_last_of, uri)))]
+        tags = {(uri, key): tags_of(line) for uri, line in found for key in (line.name, line.id)}
+        return Inventory(found, problems, tags)
+
+
+def _last_of(
+    uri: str, catalog: Catalog
+) -> tuple[dict[str, PointRow], dict[str, RunRow], dict[str, PointRow]]:
+    points = {point.machine_id: point for point in catalog.last_points(uri, None)}
+    tests = {point.machine_id: point for point in catalog.last_tests(uri, None)}
+    return points, catalog.last_backups(uri), tests
+
+
+def repository_key(url: str) -> str:
+    """Give a name for a repository's URL that can be a part of another URL."""
+    return blake3(url.encode()).hexdigest(8)
+
+
+def tags_of(line: ListedMachine) -> frozenset[str]:
+    """Give the tags of a listed machine."""
+    return frozenset(line.machine.marks.tags) if line.machine else frozenset()
+
+
+def target_of_machine(uri: str, line: ListedMachine) -> Target:
+    """Say to what scopes a machine belongs."""
+    return Target(platform=uri, tags=tags_of(line))
+
+
+def target_of_point(url: str, point: RestorePoint) -> Target:
+    """Say to what scopes a restore point belongs."""
+    tags = point.machine.get("marks", {}).get("tags", ())
+    return Target(repository=url, platform=point.platform, tags=frozenset(tags))

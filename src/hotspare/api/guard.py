@@ -1,0 +1,157 @@
+"""What stands before every route: who asks, whether that is permitted, and the record of it."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from hotspare.access.access import Access
+from hotspare.access.roles import EVERYTHING, Permission
+from hotspare.access.tokens import Caller
+from hotspare.api.actions import Actions
+from hotspare.api.estate import Estate
+from hotspare.api.repeats import Repeats
+from hotspare.errors import HotspareError, LoginRefused, NotPermitted
+
+_CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may call a route, and what is noted of it."""
+
+    permission: Permission | None = None
+    """None for everybody who is logged in."""
+    public: bool = False
+    """Nobody has to be logged in."""
+    everywhere: bool = False
+    """The permission must not be restricted to a scope; else the route itself shows what is in scope only."""
+    by_login: bool = False
+    """A token does not do: who has got hold of one must not be able to make others."""
+    secret: bool = False
+    """The answer holds a secret, so it is not kept for a request that comes twice."""
+    recorded: bool = False
+    """Noted though it changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What routes work with."""
+
+    estate: Estate
+    access: Access
+    actions: Actions
+    repeats: Repeats
+
+
+def _server_of(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+def _caller_of(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def address_of(request: Request) -> str:
+    """Give the address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+ServerHere = Annotated[Server, Depends(_server_of)]
+CallerHere = Annotated[Caller, Depends(_caller_of)]
+
+
+def guarded_by(rule: Rule) -> type[APIRoute]:
+    """Make the class of the routes that a rule holds for."""
+
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                return await _guarded(request, rule, self.path, handle)
+
+            return guarded
+
+    GuardedRoute.rule = rule  # type: ignore[attr-defined]
+    return GuardedRoute
+
+
+async def _guarded(
+    request: Request, rule: Rule, path: str, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+) -> Response:
+    server = _server_of(request)
+    if rule.public:
+        return await handle(request)
+    caller = await run_in_threadpool(_identify, server, request)
+    request.state.caller = caller
+    noted = request.method in _CHANGING or rule.recorded
+
+    async def note(outcome: str) -> None:
+        action = f"{request.method.lower()} {path}"
+        target = ", ".join(str(value) for value in request.path_params.values())
+        target += f"?{request.url.query}" if request.url.query else ""
+        await run_in_threadpool(
+            server.access.audit.add,
+            caller.name,
+            action,
+            target[:1000],
+            outcome=outcome,
+            address=address_of(request),
+            detail=getattr(request.state, "detail", {}),
+        )
+
+    try:
+        _authorize(rule, caller)
+        if rule.secret:
+            answer = await handle(request)
+        else:
+            answer = await server.repeats.answered(request, caller.name, handle)
+    except HotspareError as error:
+        if noted or isinstance(error, NotPermitted):
+            await note(error.code)
+        raise
+    except Exception:
+        if noted:
+            await note(HotspareError.code)
+        raise
+    if noted:
+        await note("ok" if answer.status_code < 400 else f"http-{answer.status_code}")
+    return answer
+
+
+def _identify(server: Server, request: Request) -> Caller:
+    kind, _, shown = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not shown:
+        raise LoginRefused(
+            "This needs a login or an API token",
+            meaning="Nothing was done",
+            hint="Send the header 'Authorization: Bearer TOKEN'; POST /api/v1/login gives one",
+        )
+    return server.access.tokens.caller(shown.strip())
+
+
+def _authorize(rule: Rule, caller: Caller) -> None:
+    permission = rule.permission
+    if rule.by_login and caller.token.kind != "login":
+        raise NotPermitted(
+            "An API token is not enough for this",
+            meaning="Nothing was done",
+            hint="Log in with name and password",
+        )
+    if permission is None:
+        return
+    allowed = caller.may(permission, EVERYTHING) if rule.everywhere else caller.may_somewhere(permission)
+    if not allowed:
+        where = " everywhere" if rule.everywhere else ""
+        raise NotPermitted(
+            f"{caller.name} has no role that may {permission}{where}",
+            meaning="Nothing was done",
+            hint="Ask an admin for one",
+        )

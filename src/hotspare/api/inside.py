@@ -1,0 +1,86 @@
+"""Routes that look into restore points: their files, and what a restore would make of them."""
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from hotspare.access.roles import Permission, Target
+from hotspare.api.answers import answer
+from hotspare.api.guard import CallerHere, ServerHere
+from hotspare.api.see import RepositoryKey, point_for
+from hotspare.documents.file import entry_fields, plain, volume_fields
+from hotspare.documents.plan import plan_fields
+from hotspare.errors import NotPermitted, UsageError
+from hotspare.guest.files.listing import Damage, listing
+from hotspare.platforms.placement import Placement
+from hotspare.platforms.platform import TargetRequest
+from hotspare.restore.files.opened import Opening, opened_files
+from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space
+
+
+class Strict(BaseModel):
+    """The body of a request; what is not known in it is refused, for it is most likely misspelt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PlanRequest(Strict):
+    """Where a machine would be restored to."""
+
+    name: str = Field(min_length=1, max_length=255, description="Name of the machine to be.")
+    platform: str | None = Field(None, description="URI; else the one that is set.")
+    pool: str = Field("", max_length=255, description="The platform's store for its disks.")
+    keep_id: bool = False
+    keep_macs: bool = False
+
+
+def list_files(
+    point: str,
+    server: ServerHere,
+    caller: CallerHere,
+    path: Annotated[
+        str | None,
+        Query(description="/etc, C:/Users or vda1:/etc; without it, volumes.", max_length=4096),
+    ] = None,
+    repository: RepositoryKey = None,
+) -> Response:
+    """List a folder in a restore point; without ``path``, its volumes."""
+    if path is not None and ("\0" in path or not path):
+        raise UsageError("This is no path", meaning="Nothing was looked at")
+    opened, found = point_for(server.estate, caller, Permission.BROWSE, point, repository)
+    # Only what is read in process: a browser of files must not begin virtual machines by the dozen.
+    opening = Opening(server.estate.settings.state_folder / "appliance", "never")
+    with opened_files(opened, found, opening) as files:
+        if path is None:
+            remarks = list(files.all_remarks)
+            return answer("volumes", point=found.id, volumes=volume_fields(files), remarks=remarks)
+        entry = files.entry(path)
+        damage: Damage = []
+        entries = listing(files, entry.path, damage) if entry.kind == "folder" else [entry]
+        fields = [entry_fields(one) for one in entries]
+        return answer("files", point=found.id, path=plain(path), entries=fields, problems=damage)
+
+
+def plan_restore(
+    point: str, body: PlanRequest, server: ServerHere, caller: CallerHere, repository: RepositoryKey = None
+) -> Response:
+    """Say what a restore as a new machine would make, without making anything."""
+    opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
+    uri = body.platform or server.estate.settings.platform
+    if uri not in server.estate.platforms():
+        raise UsageError(
+            f"The server does not know the platform {uri}",
+            meaning="Nothing was restored",
+            hint=f"It knows {', '.join(server.estate.platforms())}",
+        )
+    tags = frozenset(found.machine.get("marks", {}).get("tags", ()))
+    if not caller.may(Permission.RESTORE, Target(repository=opened.backend.url, platform=uri, tags=tags)):
+        raise NotPermitted(f"{caller.name} may not restore to {uri}", meaning="Nothing was restored")
+    placement = Placement(pool=body.pool, keep_id=body.keep_id, keep_macs=body.keep_macs)
+    request = TargetRequest(name=body.name, folder=None, placement=placement)
+    plan = server.estate.on_platform(uri, lambda platform: platform.plan_target(machine_of(found), request))
+    plan = plan_with_data(opened, found, plan)
+    refuse_no_space(plan)
+    return answer("restore-plan", point=found.id, in_place=False, plan=plan_fields(plan))

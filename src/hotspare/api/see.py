@@ -1,0 +1,230 @@
+"""Routes that show what there is: machines, restore points, runs, repositories."""
+
+from typing import Annotated
+
+from fastapi import Query
+from starlette.responses import Response
+
+from hotspare.access.roles import EVERYTHING, Permission, Target
+from hotspare.access.tokens import Caller
+from hotspare.api.answers import answer
+from hotspare.api.estate import Estate, target_of_machine, target_of_point
+from hotspare.api.guard import CallerHere, ServerHere
+from hotspare.api.paging import After, Limit, cursor_of, key_of, page_of
+from hotspare.catalog.rows import RunRow
+from hotspare.documents.form import error_fields
+from hotspare.documents.machine import listed_fields, machine_fields
+from hotspare.documents.point import point_fields
+from hotspare.documents.run import run_fields
+from hotspare.errors import ActionNotFound, MachineNotFound, NotThere, PointNotFound, UsageError
+from hotspare.repository.point import RestorePoint, order_of_points
+from hotspare.repository.repository import Repository
+
+_SCANNED = 2000
+"""Runs looked at for one page, when most of them are for others only."""
+
+MachineName = Annotated[str | None, Query(description="Only those of the machine with this name.")]
+RepositoryKey = Annotated[
+    str | None, Query(description="Id of the repository, of /api/v1/repositories; else the one that is set.")
+]
+
+
+def list_machines(
+    server: ServerHere, caller: CallerHere, limit: Limit = 100, after: After = None
+) -> Response:
+    """List the machines of all platforms, each with its newest restore point; up to half a minute old."""
+    inventory = server.estate.inventory()
+    seen = [one for one in inventory.machines if caller.may(Permission.READ, target_of_machine(*one))]
+    page, following = page_of(seen, lambda one: (one[0], one[1].name, one[1].id), limit, after)
+    problems = [
+        {"platform": uri, **error_fields(error)}
+        for uri, error in inventory.problems
+        if caller.may(Permission.READ, Target(platform=uri))
+    ]
+    machines = [{**listed_fields(line), "platform": uri} for uri, line in page]
+    return answer("machines", machines=machines, problems=problems, next=following)
+
+
+def show_machine(name: str, server: ServerHere, caller: CallerHere, platform: str | None = None) -> Response:
+    """Describe a machine, by its name or id."""
+    found = [
+        line.machine
+        for uri, line in server.estate.inventory().machines
+        if name in {line.name, line.id} and platform in {None, uri} and line.machine
+        if caller.may(Permission.READ, target_of_machine(uri, line))
+    ]
+    if not found:
+        raise MachineNotFound(f"No platform of the server has a machine '{name}'")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} platforms have a machine '{name}'", hint="Say which: ?platform=URI")
+    return answer("machine", machine=machine_fields(found[0]))
+
+
+def list_points(
+    server: ServerHere,
+    caller: CallerHere,
+    machine: MachineName = None,
+    repository: RepositoryKey = None,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """List the restore points of a repository, the oldest first; up to five seconds old."""
+    opened = server.estate.repository(repository)
+    url = opened.backend.url
+    seen = [
+        point
+        for point in server.estate.points(opened)
+        if machine in {None, point.machine_name, point.machine_id}
+        if caller.may(Permission.READ, target_of_point(url, point))
+    ]
+    page, following = page_of(seen, _place_of, limit, after)
+    return answer("points", points=[point_fields(point) for point in page], next=following)
+
+
+def _place_of(point: RestorePoint) -> tuple[str, str, str]:
+    """Write the order of points so that it can be compared as text."""
+    at, started_at, number = order_of_points(point)
+    return at, f"{started_at.timestamp():020.6f}", number
+
+
+def show_point(
+    point: str, server: ServerHere, caller: CallerHere, repository: RepositoryKey = None
+) -> Response:
+    """Describe a restore point."""
+    _, found = point_for(server.estate, caller, Permission.READ, point, repository)
+    # The native definition stays out: it holds the passwords of the machine's consoles.
+    description = {key: value for key, value in found.machine.items() if key != "native"}
+    return answer("point", point=point_fields(found), description=description)
+
+
+def point_for(
+    estate: Estate, caller: Caller, permission: Permission, number: str, repository: str | None
+) -> tuple[Repository, RestorePoint]:
+    """Find a restore point upon which the caller may do something.
+
+    Raises:
+        PointNotFound: there is none, or the caller may not even know.
+        NotThere: there is no such repository.
+    """
+    opened = estate.repository(repository)
+    found = estate.point(opened, number)
+    if not caller.may(permission, target_of_point(opened.backend.url, found)):
+        raise PointNotFound(f"The repository has no restore point '{number}', or not for you")
+    return opened, found
+
+
+def list_runs(
+    server: ServerHere,
+    caller: CallerHere,
+    machine: MachineName = None,
+    policy: str | None = None,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """List runs, the newest first. A page may be short of the limit, or empty, though a next one follows."""
+    before = _number(after) if after is not None else None
+    seen: list[RunRow] = []
+    scanned = 0
+    while len(seen) <= limit and scanned < _SCANNED:
+        wanted = limit + 1 if caller.may(Permission.READ, EVERYTHING) else 1000
+        rows = server.estate.ask(
+            lambda it, wanted=wanted, before=before: it.runs(  # type: ignore[misc]
+                wanted, policy=policy, machine=machine, before=before
+            )
+        )
+        seen += [row for row in rows if _sees(server.estate, caller, row)]
+        scanned += len(rows)
+        if len(rows) < wanted:
+            before = None
+            break
+        before = rows[-1].id
+    if len(seen) > limit:
+        before = seen[limit - 1].id
+    following = None if before is None else cursor_of((str(before),))
+    return answer("runs", runs=[run_fields(row) for row in seen[:limit]], next=following)
+
+
+def show_run(run: int, server: ServerHere, caller: CallerHere) -> Response:
+    """Describe a run."""
+    rows = server.estate.ask(lambda it: it.runs(1, before=run + 1)) if 0 < run < 2**62 else []
+    if not rows or rows[0].id != run or not _sees(server.estate, caller, rows[0]):
+        raise NotThere(f"The server knows no run {run}")
+    return answer("run", run=run_fields(rows[0]))
+
+
+def _sees(estate: Estate, caller: Caller, row: RunRow) -> bool:
+    if caller.may(Permission.READ, EVERYTHING):
+        return True
+    bare = Target(repository=row.repository or None, platform=row.platform or None)
+    if caller.may(Permission.READ, bare):
+        return True
+    tags = estate.inventory().tags.get((row.platform, row.machine))
+    return caller.may(Permission.READ, Target(repository=bare.repository, platform=bare.platform, tags=tags))
+
+
+def _number(after: str) -> int:
+    (text,) = key_of(after, 1)
+    if not text.isdigit() or len(text) > 18:
+        raise UsageError("What 'after' says is no place in this list", meaning="Nothing was done")
+    return int(text)
+
+
+def list_repositories(server: ServerHere, caller: CallerHere) -> Response:
+    """List the repositories of the server's settings and of its policies."""
+    fields = []
+    for key, url in server.estate.repositories().items():
+        if not caller.may(Permission.READ, Target(repository=url)):
+            continue
+        fields.append({"id": key, "url": url, "is_set": url == server.estate.settings.repository})
+    return answer("repositories", repositories=fields)
+
+
+def show_repository(repository: str, server: ServerHere, caller: CallerHere) -> Response:
+    """Describe a repository: what it is, and how much it holds."""
+    opened = repository_for(server.estate, caller, Permission.READ, repository)
+    config = opened.config
+    return answer(
+        "repository",
+        url=opened.backend.url,
+        id=opened.id,
+        format_version=config.version,
+        created=config.created,
+        chunk_size=config.chunk_size,
+        parity=config.parity,
+        durability=config.store.durability if config.store else None,
+        access=opened.backend.capabilities.access,
+        **opened.statistics()._asdict(),
+    )
+
+
+def repository_for(estate: Estate, caller: Caller, permission: Permission, key: str) -> Repository:
+    """Open a repository upon which the caller may do something. Raises ``NotThere`` and what opening does."""
+    url = estate.repositories().get(key)
+    if url is None or not caller.may(permission, Target(repository=url)):
+        raise NotThere(
+            f"The server has no repository '{key}', or not for you", hint="See /api/v1/repositories"
+        )
+    return estate.repository(key)
+
+
+def list_actions(server: ServerHere, caller: CallerHere, limit: Limit = 100, after: After = None) -> Response:
+    """List what was asked to be done, the newest first, since the server was started."""
+    seen = [one for one in server.actions.all() if _sees_action(caller, one.target, one.asked_by)]
+    if after is not None:
+        (last,) = key_of(after, 1)
+        numbers = [one.id for one in seen]
+        seen = seen[numbers.index(last) + 1 :] if last in numbers else []
+    following = cursor_of((seen[limit - 1].id,)) if len(seen) > limit else None
+    return answer("actions", actions=[one.fields() for one in seen[:limit]], next=following)
+
+
+def show_action(action: str, server: ServerHere, caller: CallerHere) -> Response:
+    """Describe an action: whether it is through, and what came of it."""
+    found = server.actions.get(action)
+    if not _sees_action(caller, found.target, found.asked_by):
+        raise ActionNotFound(f"The server knows no action '{action}'")
+    return answer("action", action=found.fields())
+
+
+def _sees_action(caller: Caller, target: Target, asked_by: str) -> bool:
+    return asked_by == caller.name or caller.may(Permission.READ, target)
