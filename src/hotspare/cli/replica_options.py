@@ -23,7 +23,7 @@ class Manner:
     every: str = "60s"
     """Sync: time between two points to step back to. Interval: time between two shipments."""
     consistent_every: str | None = None
-    """Interval: time between two points for which file systems are frozen and hooks run; never if not said."""
+    """Interval: time between two points for which file systems are frozen and hooks run; else never."""
     keep: str = DEFAULT_RETENTION
     """Which points stay."""
     disk: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)] = ()
