@@ -13,12 +13,12 @@ for module in failover net_failover virtio_net; do insmod /modules/$module.ko; d
 ip link set eth0 up
 """
 DATABASE = f"""{NETWORK}
+mkdir -p /etc/hotspare/checks.d
+echo 'echo it is the wrong time; exit 3' >/etc/hotspare/checks.d/clock
 ip address add 192.168.77.5/24 dev eth0
 ip route add default via 192.168.77.1
 /data/system/start -c listen_addresses=* -c port=5432
 su -s /bin/sh postgres -c 'psql -h /run/postgresql -XAtc "CREATE TABLE orders AS SELECT 7 AS n"'
-mkdir -p /etc/hotspare/checks.d
-echo 'echo it is the wrong time; exit 3' >/etc/hotspare/checks.d/clock
 while :; do ping -c 1 -W 1 192.168.77.1; sleep 1; done
 """
 """A database server with an address of its own, whose gateway is not there."""

@@ -218,7 +218,8 @@ def test_every_document_has_the_fields_of_its_example(program: Program) -> None:
 
 
 def test_every_type_that_the_program_knows_is_documented() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src" / "hotspare" / "cli").glob("*.py")]
+    folders = [ROOT / "src" / "hotspare" / name for name in ("cli", "documents")]
+    sources = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py")]
     known = {kind for source in sources for kind in re.findall(r'\bdocument\(\s*"([a-z-]+)"', source)}
     events = set(progress.EVENT_TYPES.values())
     assert known | events == examples().keys()

@@ -22,6 +22,8 @@ class Manner:
     """How the replica follows."""
     every: str = "60s"
     """Sync: time between two points to step back to. Interval: time between two shipments."""
+    consistent_every: str | None = None
+    """Interval: time between two points for which file systems are frozen and hooks run; else never."""
     keep: str = DEFAULT_RETENTION
     """Which points stay."""
     disk: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)] = ()
@@ -72,6 +74,7 @@ class Manner:
             folder=str(self.folder or ""),
             seed=str(self.seed or ""),
             interval=parse_duration(self.every),
+            application_interval=parse_duration(self.consistent_every) if self.consistent_every else 0.0,
             retention=self.keep,
             bandwidth=parse_bytes(self.bandwidth) if self.bandwidth else 0,
             stall_limit=parse_duration(self.stall_limit),

@@ -1,7 +1,7 @@
 """``hotspare user``: who may use the server, for those who may log in to its host."""
 
 from contextlib import closing as closed
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -70,7 +70,7 @@ def add(
         grants = [parse_grant(one) for one in role]
         user = access.users.add(name, _password(session, name), grants)
         access.audit.add(_ROOT, "user add", user.name, detail={"roles": role})
-        _tell(session, "user-added", f"Made the user {name}.", name)
+        _tell(session, output.document("user-added", name=name), f"Made the user {name}.")
 
 
 @app.command(help_epilogue=closing(["hotspare user password anna"], UserNotFound, PermissionRefused))
@@ -88,16 +88,17 @@ def password(name: str, /, *, options: Options = DEFAULTS) -> None:
         access.users.change(name, password=_password(session, name), disabled=False)
         access.users.remove_totp(name)
         access.audit.add(_ROOT, "user password", name)
-        _tell(session, "user-password-set", f"Set the password of {name}.", name)
+        document = output.document("user-password-set", name=name)
+        _tell(session, document, f"Set the password of {name}.")
 
 
 def _password(session: Session, name: str) -> str:
     return new_passphrase(session.passphrase_of("USER"), f"the user {name}")
 
 
-def _tell(session: Session, kind: str, words: str, name: str) -> None:
+def _tell(session: Session, document: dict[str, Any], words: str) -> None:
     if session.as_json:
-        output.print_document(output.document(kind, name=name))
+        output.print_document(document)
     else:
         output.print_text(words)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from hotspare.platforms.replica.record import ReplicaPoint
@@ -89,8 +90,10 @@ def test_a_storage_daemon_that_is_killed_in_a_cycle(story: Story) -> None:
 
 
 def test_a_guest_that_reboots(story: Story) -> None:
-    story.shipped.guest.reboot()
-    story.shipped.guest.start_workload()
+    guest = story.shipped.guest
+    before = guest.console.count("lab: up after")
+    guest.domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)
+    wait_until(lambda: guest.console.count("lab: up after") > before, "rebooted", 90)
     story.expect_to_go_on()
 
 
