@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from blake3 import blake3
-
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.cli.directed import given
@@ -28,12 +26,9 @@ from hotspare.repository.opening import open_keys
 from hotspare.repository.repository import Repository
 from hotspare.settings import PassphraseSource, Settings, load_settings, passphrase_in
 from hotspare.storage.backend import Backend
-from hotspare.storage.registry import is_remote, open_backend
-from hotspare.storage.wrappers.cache import CachedBackend
+from hotspare.storage.registry import open_backend
+from hotspare.storage.wrappers.cache import with_host_cache
 from hotspare.storage.wrappers.throttle import ThrottledBackend, TokenBucket
-from hotspare.units import GIB
-
-_CACHE_LIMIT = 2 * GIB
 
 
 class Session:
@@ -77,13 +72,6 @@ class Session:
         up, down = (TokenBucket(parse_bytes(limit)) if limit else None for limit in limits)
         return ThrottledBackend(backend, up=up, down=down) if up or down else backend
 
-    def _cached(self, backend: Backend) -> Backend:
-        """Keep what a remote store has of small immutable objects on this host as well."""
-        if not is_remote(backend.url):
-            return backend
-        folder = self.settings.state_folder / "cache" / blake3(backend.url.encode()).hexdigest(8)
-        return CachedBackend(backend, folder, limit=_CACHE_LIMIT)
-
     def repository(self, url: str | None = None, *, cached: bool = False) -> Repository:
         """Open the repository, or the one at ``url`` with the same passphrase.
 
@@ -98,7 +86,7 @@ class Session:
         """
         backend = self.backend(url)
         if cached:
-            backend = self._cached(backend)
+            backend = with_host_cache(backend, self.settings.state_folder)
         repository = Repository.open(backend, self._credential(backend))
         repository.index_folder = self.settings.state_folder / "index"
         self._opened.callback(repository.close)

@@ -19,6 +19,7 @@ from hotspare.restore.instant.keeper import READY, Orders
 from hotspare.restore.instant.record import Recoveries, Recovery
 from hotspare.restore.instant.served_disks import ServedDisks
 from hotspare.storage.registry import open_backend
+from hotspare.storage.wrappers.cache import with_host_cache
 from hotspare.storage.wrappers.retry import RetryPolicy
 from hotspare.storage.wrappers.throttle import ThrottledBackend, TokenBucket
 
@@ -109,6 +110,7 @@ def _serve(orders: Orders, recoveries: Recoveries, recovery: Recovery, tell_read
     backend = open_backend(recovery.repository, retry=_RETRY)
     if orders.download_limit:
         backend = ThrottledBackend(backend, down=TokenBucket(orders.download_limit))
+    backend = with_host_cache(backend, Path(orders.state_folder))
     repository = Repository(backend, orders.config, Keyring(orders.config.id, orders.secrets))
     repository.index_folder = Path(orders.state_folder) / "index"
     socket = Path(recovery.socket)

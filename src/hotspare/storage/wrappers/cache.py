@@ -24,13 +24,16 @@ from typing_extensions import Buffer
 
 from hotspare.errors import StorageError
 from hotspare.storage.backend import Backend, ObjectLocks
+from hotspare.storage.registry import is_remote
 from hotspare.storage.temporaries import is_stale, is_temporary, new_temporary_name
 from hotspare.storage.wrappers.forwarding import ForwardingBackend, ForwardingLocks
+from hotspare.units import GIB
 
 _IMMUTABLE = ("index/", "meta/", "points/")
 _NAMED_BY_HASH = re.compile(r"(?:index|meta)/(?:.*/)?([0-9a-f]{64})")
 _MAGIC = b"HSCACHE1"
 _HEADER = len(_MAGIC) + 32
+_HOST_LIMIT = 2 * GIB
 _LOOK_AGAIN = 16
 """The folder is looked through each time that this part of the limit was added, for what others added."""
 
@@ -199,6 +202,14 @@ class CachedBackend(ForwardingBackend):
             self._checked.pop(name, None)
         with suppress(OSError):
             self._path(name).unlink()
+
+
+def with_host_cache(backend: Backend, state_folder: Path) -> Backend:
+    """Keep what a remote store has of small immutable objects on this host as well, for all commands."""
+    if not is_remote(backend.url):
+        return backend
+    folder = state_folder / "cache" / blake3(backend.url.encode()).hexdigest(8)
+    return CachedBackend(backend, folder, limit=_HOST_LIMIT)
 
 
 class _CachedLocks(ForwardingLocks):
