@@ -44,8 +44,10 @@ def test_keeps_every_minute_for_an_hour_and_hourly_for_a_day() -> None:
     points = every(5, 2 * 24 * 720)
     kept = sorted(parse_thinning("1m for 1h, 1h for 1d").kept(points, NOW))
     ages = [NOW - points[one] for one in kept]
-    assert sum(age <= timedelta(hours=1) for age in ages) == 62  # the newest, and each minute's first
-    assert sum(age > timedelta(hours=1, minutes=1) for age in ages) == 24
+    # The newest, and the first of each minute from 11:01 to 12:00.
+    assert sum(age <= timedelta(hours=1) for age in ages) == 61
+    # The first of each hour from 12:00 of the day before to 10:00.
+    assert sum(age > timedelta(hours=1, minutes=1) for age in ages) == 23
     assert max(ages) < timedelta(days=1, hours=1)
 
 
