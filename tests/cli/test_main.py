@@ -177,7 +177,7 @@ def test_the_bash_completion_completes(program: Program, tmp_path: Path) -> None
     script = tmp_path / "completion"
     script.write_text(program.expect("completion", "bash").out)
     ask = (
-        f"source {script}; COMP_WORDS=(hotspare po); COMP_CWORD=1; COMP_LINE='hotspare po'; COMP_POINT=11;"
+        f"source {script}; COMP_WORDS=(hotspare poi); COMP_CWORD=1; COMP_LINE='hotspare poi'; COMP_POINT=12;"
         ' "$(complete -p hotspare | sed -E "s/.*-F ([^ ]+).*/\\1/")"; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ def test_what_was_missed_runs_once_and_retention_follows(served: Site) -> None:
 def test_cancelled_asked_for_again_killed_and_finished_after_a_restart(served: Site) -> None:
     served.image("web", DISK)
     served.policy("nightly", SLOW_READS)
-    server = served.start(**SLOW_WRITES)
+    server = served.start(apart=False, **SLOW_WRITES)
     server.wait_ready()
     first = served.ask("nightly", "web")
     served.job(id=first, state="running", phase="transfer")

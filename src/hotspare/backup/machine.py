@@ -6,7 +6,7 @@ A failure before the point is published leaves the repository without the point 
 tokens where they were: the next run starts from the same place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ import msgspec
 from hotspare import events
 from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.backup.content import CONTINUOUS, store_content
+from hotspare.backup.earlier import place_after_earlier, tokens_of
 from hotspare.backup.file_index import index_snapshot
 from hotspare.backup.inside import file_system_of, look_inside
 from hotspare.backup.paced_reading import ReadInto, paced_reading
@@ -35,12 +36,10 @@ from hotspare.platforms.platform import (
     ALL_DISKS,
     Consistency,
     DiskChoice,
-    Machine,
     Platform,
     Snapshot,
     SnapshotDisk,
     SnapshotRequest,
-    Token,
 )
 from hotspare.repository.disk_map import DiskMap
 from hotspare.repository.file_index import EXTRA as FILE_INDEX
@@ -52,7 +51,6 @@ from hotspare.repository.point import (
     PointExtra,
     PointState,
     RestorePoint,
-    new_point_id,
 )
 from hotspare.repository.repository import Repository
 from hotspare.repository.writer import RepositoryWriter
@@ -115,7 +113,7 @@ def backup_machine(
     with ExitStack() as stack:
         writer = stack.enter_context(repository.writer())
         claim.begun(writer.session_id)
-        earlier, point_id = _place(repository, machine, started_at, listener)
+        earlier, point_id = place_after_earlier(repository, machine, started_at, listener)
         request = _request(repository, point_id, earlier, options)
         cancellation.check()
         listener(events.PhaseStarted(machine.name, "snapshot"))
@@ -126,51 +124,15 @@ def backup_machine(
             unused = look_inside(snapshot, listener)
         listener(events.PhaseStarted(machine.name, "transfer"))
         run = _MachineRun(repository, writer, snapshot, earlier, options, unused, listener, cancellation)
-        disks = run.back_up_all()
-        state = run.store_state()
+        content = run.back_up_all(), run.store_state()
         listener(events.PhaseStarted(machine.name, "commit"))
         writer.flush()
         run.check()
-        point = RestorePoint(
-            id=point_id,
-            machine_id=machine.id,
-            machine_name=machine.name,
-            platform=platform.uri,
-            started_at=started_at,
-            finished_at=datetime.now(UTC),
-            consistency=snapshot.consistency.value,
-            frozen_seconds=snapshot.frozen_seconds,
-            warnings=(*warnings, *run.warnings),
-            disks=disks,
-            state=state,
-            extras=tuple(run.extras),
-            file_systems=tuple(file_system_of(one) for one in unused.volumes),
-            machine=msgspec.to_builtins(snapshot.machine),
-            parent=run.parent.id if run.parent else None,
-            session=writer.session_id,
-        )
+        point = run.point(point_id, started_at, platform.uri, warnings, *content)
         claim.before_commit()
         writer.publish(point)
         snapshot.commit()
     return point
-
-
-def _place(
-    repository: Repository, machine: Machine, now: datetime, listener: events.Listener
-) -> tuple[list[RestorePoint], str]:
-    """Give the points that can be read, the oldest first, and the id of the one that comes after them.
-
-    When a newer one than those cannot be read, the platform has given up their tokens: it becomes a full.
-    """
-    unreadable = [""]
-
-    def warn(name: str, error: RepositoryDamaged) -> None:
-        unreadable.append(name.rpartition("/")[2])
-        listener(events.Warned(machine.name, error.what))
-
-    points = repository.machine_points(machine.id, warn)
-    newest = max(*unreadable, "", *(point.id for point in points))
-    return points, new_point_id(now, after=newest)
 
 
 def _request(
@@ -179,7 +141,7 @@ def _request(
     return SnapshotRequest(
         point_id=point_id,
         repository_id=repository.id,
-        since=_tokens(earlier[-1]) if earlier and not options.full else {},
+        since=tokens_of(earlier[-1]) if earlier and not options.full else {},
         consistency=options.consistency,
         require_consistency=options.require_consistency,
         hooks=options.hooks,
@@ -193,10 +155,6 @@ def _warnings(repository: Repository, snapshot: Snapshot, listener: events.Liste
     for warning in warnings:
         listener(events.Warned(snapshot.machine.name, warning))
     return warnings
-
-
-def _tokens(parent: RestorePoint) -> Mapping[str, Token]:
-    return {disk.name: msgspec.convert(disk.token, Token) for disk in parent.disks if disk.token is not None}
 
 
 class _Parent(NamedTuple):
@@ -238,6 +196,36 @@ class _MachineRun:
     @property
     def parent(self) -> RestorePoint | None:
         return self.earlier[-1] if self.earlier else None
+
+    def point(
+        self,
+        point_id: str,
+        started_at: datetime,
+        platform: str,
+        warnings: tuple[str, ...],
+        disks: tuple[PointDisk, ...],
+        state: tuple[PointState, ...],
+    ) -> RestorePoint:
+        """Describe what was made."""
+        machine = self.snapshot.machine
+        return RestorePoint(
+            id=point_id,
+            machine_id=machine.id,
+            machine_name=machine.name,
+            platform=platform,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            consistency=self.snapshot.consistency.value,
+            frozen_seconds=self.snapshot.frozen_seconds,
+            warnings=(*warnings, *self.warnings),
+            disks=disks,
+            state=state,
+            extras=tuple(self.extras),
+            file_systems=tuple(file_system_of(one) for one in self.unused.volumes),
+            machine=msgspec.to_builtins(machine),
+            parent=self.parent.id if self.parent else None,
+            session=self.writer.session_id,
+        )
 
     def back_up_all(self) -> tuple[PointDisk, ...]:
         """Back up all disks, no faster than the guest can stand, and say so if that took time."""

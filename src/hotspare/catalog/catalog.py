@@ -4,9 +4,7 @@ A damaged file is set aside and a fresh one begun, for losing a cache must not k
 restore. A file of a newer version is left alone and refused.
 """
 
-import errno
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,15 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
 from hotspare.catalog.process import is_alive, own_process
 from hotspare.catalog.rows import Outcome, PointRow, RunResult, RunRow
-from hotspare.catalog.schema import VERSION, migrate, version_of
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
 
 FILE_NAME = "catalog.sqlite"
-_BUSY_SECONDS = 10.0
 
 
 class Catalog:
@@ -46,20 +42,20 @@ class Catalog:
             HotspareError: a newer version of Hotspare made the catalog, or it cannot be used at all.
         """
         path = folder / FILE_NAME
-        _make_folder(folder)
-        with _explained(path):
+        make_folder(folder)
+        with explained(path):
             try:
-                return cls(_connect(path), path)
+                return cls(connect(path), path)
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
-                aside = _set_aside(path)
+                aside = set_aside(path)
                 warn(
                     f"The catalog was damaged and is now {aside}. A fresh one was begun: the history of runs"
                     " starts anew, and restore points are fetched again from the repository by"
                     ' "hotspare point list".'
                 )
-                return cls(_connect(path), path)
+                return cls(connect(path), path)
 
     def close(self) -> None:
         """Let go of the database; a second call does nothing."""
@@ -97,7 +93,7 @@ class Catalog:
             WHERE platform = ? AND (? IS NULL OR repository = ?)
             GROUP BY machine_id ORDER BY machine_name
         """
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
         return [_point_of(row) for row in rows]
 
@@ -108,7 +104,7 @@ class Catalog:
             WHERE boot_at IS NOT NULL AND platform = ? AND (? IS NULL OR repository = ?)
             GROUP BY machine_id ORDER BY machine_name
         """
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
         return [_point_of(row) for row in rows]
 
@@ -173,7 +169,7 @@ class Catalog:
         given = {condition: value for condition, value in chosen.items() if value is not None}
         wanted = " AND ".join(("1", *given))
         query = f"SELECT * FROM runs WHERE {wanted} ORDER BY id DESC LIMIT ?"  # noqa: S608 - from the line above
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [_run_of(row) for row in rows]
 
@@ -183,7 +179,7 @@ class Catalog:
             SELECT * FROM runs WHERE platform = ? AND machine = ? AND repository = ? AND kind = 'backup'
             AND outcome = 'ok' ORDER BY id DESC LIMIT ?
         """
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (platform, machine, repository, limit)).fetchall()
         return [_run_of(row) for row in rows]
 
@@ -193,7 +189,7 @@ class Catalog:
             SELECT * FROM runs WHERE policy = ? AND (outcome IS NULL
             OR outcome NOT IN ('interrupted', 'missed')) ORDER BY id
         """
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (policy,)).fetchall()
         # A run that was killed or stopped says nothing about the machine: it is due as before.
         runs = [run for run in map(_run_of, rows) if run.outcome != "lost"]
@@ -202,7 +198,7 @@ class Catalog:
     def running_backups(self, platform: str) -> list[RunRow]:
         """Give the backups of machines of a platform that go on now, in whatever process of this host."""
         query = "SELECT * FROM runs WHERE platform = ? AND kind = 'backup' AND outcome IS NULL"
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (platform,)).fetchall()
         return [run for run in map(_run_of, rows) if run.outcome == "running"]
 
@@ -221,7 +217,7 @@ class Catalog:
 
     def load(self, platform: str) -> list[LoadSample]:
         """Give the samples of a host's load, the oldest first."""
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(
                 "SELECT * FROM load_samples WHERE platform = ? ORDER BY at", (platform,)
             ).fetchall()
@@ -244,7 +240,7 @@ class Catalog:
                 SELECT max(id) FROM runs WHERE kind = 'backup' AND platform = ? GROUP BY machine
             )
         """
-        with _explained(self.path):
+        with explained(self.path):
             rows = self._connection.execute(query, (platform,)).fetchall()
         return {run.machine: run for run in map(_run_of, rows)}
 
@@ -261,7 +257,7 @@ class Catalog:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _explained(self.path):
+        with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -271,103 +267,6 @@ class Catalog:
                     self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        kind = NoSpace if error.errno in {errno.ENOSPC, errno.EDQUOT} else PermissionRefused
-        raise kind(
-            f"The state folder {folder} cannot be made: {error.strerror}",
-            meaning="Nothing was done",
-            hint="Name a folder that this user may write with state_folder or HOTSPARE_STATE_FOLDER",
-        ) from error
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Ask again while others do the same: of all statements, this one does not wait for a lock."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Autocommit, so that transactions begin and end where this file says so.
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    try:
-        _refuse_newer(connection, path)
-        _refuse_damaged(connection)
-        _use_write_ahead_log(connection)
-        migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
-    version = version_of(connection)
-    if version > VERSION:
-        raise HotspareError(
-            f"The catalog {path} is of version {version}; this Hotspare knows versions up to {VERSION}",
-            meaning="Nothing was changed; the restore points in the repository are not affected",
-            hint="Use the newer Hotspare, or name another state folder with HOTSPARE_STATE_FOLDER",
-        )
-
-
-def _refuse_damaged(connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        error = sqlite3.DatabaseError("quick_check found damage")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    # The low byte is the primary result code: https://www.sqlite.org/rescode.html
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
-def _set_aside(path: Path) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        # They belong to the damaged file; a fresh one must not find them.
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return aside
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = _primary_code(error)
-        hint = "Name another state folder with state_folder or HOTSPARE_STATE_FOLDER"
-        if code == sqlite3.SQLITE_FULL:
-            raise NoSpace(
-                f"There is no space for the catalog {path}", hint=f"Free some, or: {hint}"
-            ) from error
-        if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-            raise PermissionRefused(f"The catalog {path} cannot be opened for writing", hint=hint) from error
-        raise HotspareError(
-            f"The catalog {path} cannot be used: {error}",
-            meaning="The restore points in the repository are not affected",
-            hint="It is a cache: it may be moved away, and a fresh one is begun then",
-        ) from error
 
 
 def _stamp(moment: datetime) -> str:

@@ -13,12 +13,13 @@ from hotspare.cli.documents import left_out, machine_fields
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
-from hotspare.cli.placement import AS_USUAL, PlacementOptions, plan_fields, print_plan
+from hotspare.cli.placement import AS_USUAL, PlacementOptions, print_plan
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes
 from hotspare.cli.recover_going import following, list_recoveries, move, recovery_of, resume, undo
 from hotspare.cli.recover_plan import recover_plan
 from hotspare.cli.session import Session
+from hotspare.documents.plan import plan_fields
 from hotspare.errors import (
     Interrupted,
     MachineNotFound,

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.history import History
-from hotspare.cli.placement import plan_fields
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.recover_going import following, recovery_of
 from hotspare.cli.session import Session
+from hotspare.documents.plan import plan_fields
 from hotspare.errors import ConfigError, HotspareError, PartialFailure
 from hotspare.events import Listener
 from hotspare.platforms.placement import TargetPlan

@@ -41,8 +41,8 @@ def server(*, slots: NonNegativeInt | None = None, options: Options = DEFAULTS) 
 @app.command(
     help_epilogue=closing(
         [
-            "HOTSPARE_JOB_DATABASE=postgresql://hotspare@db/hotspare hotspare server mover",
             "hotspare server mover --host host2 --host host3  # machines that this host reaches as they do",
+            "HOTSPARE_JOB_DATABASE=postgresql://hotspare@db/hotspare hotspare server mover",
         ],
         ConfigError,
         interruptible=True,

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,6 +110,10 @@ class ReplicaPlatform:
             meaning="Nothing was changed",
             hint="Mark the machine on its own host: the replica follows with the next point",
         )
+
+    def use(self, at: datetime) -> None:
+        """Nothing runs here."""
+        del at
 
     @contextmanager
     def open_snapshot(
