@@ -96,7 +96,7 @@ def test_errors_are_those_of_commands(serving: Serving) -> None:
     assert serving.ask("machine", "show", "nobody").status == 21
     assert serving.ask("backup", "nobody").status == 21
     assert serving.ask("point", "show", "nothing").status == 22
-    assert serving.ask("policy", "show", "nothing").status == 32
+    assert serving.ask("policy", "show", "nothing").status == 34
     assert serving.ask("repo", "info").status == 2
     assert serving.ask("backup", "web", "--full").status == 2
     assert serving.ask("run", "list", HOTSPARE_TOKEN="hotspare_0_x").status == 40

@@ -16,9 +16,11 @@ from hotspare.documents.form import error_fields
 from hotspare.documents.machine import listed_fields, machine_fields
 from hotspare.documents.point import point_fields
 from hotspare.documents.run import run_fields
+from hotspare.documents.tested import tested_fields
 from hotspare.errors import ActionNotFound, MachineNotFound, NotThere, PointNotFound, UsageError
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
+from hotspare.repository.tested import read_all_tested, read_tested
 
 _SCANNED = 2000
 """Runs looked at for one page, when most of them are for others only."""
@@ -78,7 +80,9 @@ def list_points(
         if caller.may(Permission.READ, target_of_point(url, point))
     ]
     page, following = page_of(seen, _place_of, limit, after)
-    return answer("points", points=[point_fields(point) for point in page], next=following)
+    tested = read_all_tested(opened.backend, opened.keyring) if page else {}
+    fields = [point_fields(point) | tested_fields(tested.get(point.id)) for point in page]
+    return answer("points", points=fields, next=following)
 
 
 def _place_of(point: RestorePoint) -> tuple[str, str, str]:
@@ -91,10 +95,11 @@ def show_point(
     point: str, server: ServerHere, caller: CallerHere, repository: RepositoryKey = None
 ) -> Response:
     """Describe a restore point."""
-    _, found = point_for(server.estate, caller, Permission.READ, point, repository)
+    opened, found = point_for(server.estate, caller, Permission.READ, point, repository)
+    tested = tested_fields(read_tested(opened.backend, opened.keyring, found.id))
     # The native definition stays out: it holds the passwords of the machine's consoles.
     description = {key: value for key, value in found.machine.items() if key != "native"}
-    return answer("point", point=point_fields(found), description=description)
+    return answer("point", point=point_fields(found) | tested, description=description)
 
 
 def point_for(

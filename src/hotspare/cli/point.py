@@ -13,7 +13,8 @@ from hotspare.cli.point_definition import definition
 from hotspare.cli.point_forget import forget
 from hotspare.cli.point_keep import keep, release
 from hotspare.cli.session import Session
-from hotspare.cli.tested import print_tested, tested_fields, tested_words
+from hotspare.cli.tested import print_tested, tested_words
+from hotspare.documents.tested import tested_fields
 from hotspare.errors import (
     FileSystemUnreadable,
     PathNotFound,

@@ -1,7 +1,6 @@
-"""What is known of a restore point from trying it, in words and as fields of JSON documents."""
+"""What is known of a restore point from trying it, in words."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from hotspare.cli import output
 from hotspare.repository.tested import BootRecord, ScanRecord, Tested
@@ -9,7 +8,6 @@ from hotspare.units import format_bytes, format_duration
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _VERDICTS = {"clean": "clean", "suspicious": "SUSPICIOUS", "not-scanned": "not scanned in full"}
-NOTHING = Tested()
 
 
 def ago(moment: datetime) -> str:
@@ -50,56 +48,6 @@ def boot_word(*, passed: bool, life: str) -> str:
     if not passed:
         return "CHECKS FAILED"
     return "boots" if life == "agent" else "boots (from outside)"
-
-
-def boot_fields(record: BootRecord | None) -> dict[str, Any] | None:
-    """Describe a trial."""
-    if record is None:
-        return None
-    return {
-        "at": output.utc_time(record.at),
-        "passed": record.passed,
-        "life": record.life,
-        "life_seconds": record.life_seconds,
-        "problem": record.problem or None,
-        "checks": [
-            {
-                "name": check.name,
-                "outcome": check.outcome,
-                "seconds": check.seconds,
-                "detail": check.detail,
-                "output": check.output,
-            }
-            for check in record.checks
-        ],
-        "host": record.host,
-        "together": list(record.together),
-        "console": record.console,
-        "warnings": list(record.warnings),
-    }
-
-
-def scan_fields(record: ScanRecord | None) -> dict[str, Any] | None:
-    """Describe a scan."""
-    if record is None:
-        return None
-    return {
-        "at": output.utc_time(record.at),
-        "verdict": record.verdict,
-        "scanner": record.scanner,
-        "since": record.since,
-        "files": record.files,
-        "bytes": record.bytes,
-        "not_scanned": record.not_scanned,
-        "findings": [{"path": one.path, "said": one.said} for one in record.findings],
-        "remarks": list(record.remarks),
-    }
-
-
-def tested_fields(known: Tested | None) -> dict[str, Any]:
-    """Describe all that is known of a restore point."""
-    known = known or NOTHING
-    return {"boot": boot_fields(known.boot), "scan": scan_fields(known.scan)}
 
 
 def print_tested(known: Tested) -> None:

@@ -14,7 +14,8 @@ from hotspare.cli import output
 from hotspare.cli.history import History
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.cli.session import Session
-from hotspare.cli.tested import boot_fields, boot_words
+from hotspare.cli.tested import boot_words
+from hotspare.documents.tested import boot_fields
 from hotspare.errors import (
     BootTestFailed,
     HotspareError,

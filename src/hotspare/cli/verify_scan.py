@@ -14,7 +14,8 @@ from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN
 from hotspare.cli.history import History
 from hotspare.cli.session import Session
-from hotspare.cli.tested import print_scan, scan_fields
+from hotspare.cli.tested import print_scan
+from hotspare.documents.tested import scan_fields
 from hotspare.errors import PermissionRefused, Suspicious, UsageError
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
