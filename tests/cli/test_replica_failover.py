@@ -15,6 +15,7 @@ from hotspare.replication.link.client import LocalClient
 from hotspare.replication.model import Mode, Phase, Protection, Status
 from hotspare.replication.parts import PARTS
 from tests.cli.program import Program
+from tests.cli.test_json_output import differences, examples, shape
 
 MACHINE_ID = "5f3a0c5e-9d55-4c43-8f6b-0d6b6f0c7f11"
 
@@ -90,6 +91,19 @@ def test_the_lease_of_a_machine(program: Program, states: dict[str, Path]) -> No
     said = program.run("replica", "lease", "web", "--state", states["standby"]).out
     assert "Epoch 1: the other host may run web." in said
     assert "does not take over by itself" in said
+
+
+def test_the_documents_are_as_described(program: Program, states: dict[str, Path]) -> None:
+    described = examples()
+    described["lease"]["answers"] = {}  # by ids of hosts
+    asked = (["lease", "web"], ["list"], ["pair", "--list"], ["pair", "--address", "::1"])
+    for words in asked:
+        state = ["--state", str(states["source"]), "-o", "json"]
+        printed = program.run("replica", *words, *state).document()
+        kind = printed["type"]
+        if kind == "lease":
+            printed["answers"] = {}
+        assert differences(shape(described[kind]), shape(printed), kind) == []
 
 
 def test_the_policy(program: Program, states: dict[str, Path]) -> None:
