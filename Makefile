@@ -6,10 +6,10 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env PATH="$$PATH" PYTHONDONTWRI
 SOAK_ROUNDS ?= 10
 SOAK_SEEDS ?= 50000
 
-.PHONY: help setup demo test lint fmt bench bench-guest bench-inside soak lock clean
+.PHONY: help setup demo test lint fmt bench bench-guest bench-inside bench-instant bench-replication bench-staggering soak lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install missing system packages and the virtual environment (most targets do it first)
 	@scripts/install-system-packages
@@ -44,12 +44,26 @@ bench-inside: setup ## measure leaving out unused blocks, and reading files out 
 	@scripts/install-bench-peers
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.inside
 
+bench-instant: setup ## measure machines that start from the repository
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.instant
+
+bench-replication: setup ## measure what replication costs a guest, and how long failovers take
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication_interval
+	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication_failover
+
+bench-staggering: setup ## simulate a week of a thousand machines
+	@$(PYTHON) -m benchmarks.staggering --write
+
 soak: setup ## the test suite SOAK_ROUNDS times over, each in another order, then longer simulations, kills and power cuts
 	@for round in $$(seq $(SOAK_ROUNDS)); do \
 		echo "Round $$round of $(SOAK_ROUNDS)"; $(AS_ROOT) $(PYTHON) -m pytest -q || exit 1; done
 	$(AS_ROOT) env KILL_ROUNDS=50 POWER_CUTS=100 DAMAGE_SEEDS=5000 $(PYTHON) -m pytest -q --timeout 7200 \
 		tests/storage/test_kill.py tests/storage/test_power_cut.py tests/simulation/test_damage.py
 	$(PYTHON) -m tests.simulation --seeds $(SOAK_SEEDS)
+	$(AS_ROOT) env REPLICA_KILLS=200 INTERVAL_KILL_ROUNDS=20 FAILOVER_ROUNDS=20 LEASE_SECONDS=600 $(PYTHON) -m pytest -q --timeout 0 \
+		tests/replication/source/test_kills.py tests/replication/interval/test_killed.py \
+		tests/replication/failover/test_partitions.py tests/replication/lease/test_simulation.py
 
 lock: setup ## lock the newest Python packages that pyproject.toml admits
 	@scripts/lock
