@@ -83,11 +83,6 @@ class FailoverPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Run by the standby after the machine was started there (DNS, say)."""
     terms: Terms = Terms()
     """How the lease is counted that keeps two hosts from running it."""
-    group: str = ""
-    """Machines of one group have points, and fail over, together."""
-    boot_order: int = 0
-    boot_delay: float = 0.0
-    """Seconds between this machine's start and that of the next."""
 
 
 class Protection(msgspec.Struct, frozen=True, kw_only=True):
