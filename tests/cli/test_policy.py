@@ -83,7 +83,7 @@ def test_a_policy_is_added_shown_listed_and_removed(program: Program) -> None:
     program.expect("policy", "remove", "nightly", "--dry-run")
     program.expect("policy", "remove", "nightly", "--yes")
     gone = program.run("policy", "show", "nightly")
-    assert gone.status == 32
+    assert gone.status == 34
     assert "There is no policy 'nightly'" in gone.err
 
 
@@ -201,7 +201,7 @@ def test_a_limit_of_nothing_is_maintenance(program: Program) -> None:
 
 def test_nothing_to_do_is_said(program: Program) -> None:
     assert program.run("policy", "run").status == 2
-    assert program.run("policy", "run", "nobody").status == 32
+    assert program.run("policy", "run", "nobody").status == 34
     program.expect("policy", "add", "none", "--include", "x*")
     done = program.run("policy", "run", "none")
     assert done.status == 21

@@ -83,7 +83,7 @@ class TestFolderOfImages:
         def stopped(*_arguments: object) -> None:
             raise Interrupted("Interrupted")
 
-        monkeypatch.setattr("hotspare.cli.backup.backup_machine", stopped)
+        monkeypatch.setattr("hotspare.cli.backup_runs.backup_machine", stopped)
         done = program.run("backup", "--all", "-o", "json")
 
         assert done.status == 130

@@ -39,7 +39,9 @@ def test_scripts_for_guests_come_with_the_product(name: str) -> None:
 
 
 def test_levels_are_in_order() -> None:
-    crash, files, application, offline = Consistency
+    none, crash, files, application, offline = Consistency
+    assert crash.meets(none)
+    assert not none.meets(crash)
     assert files.meets(crash)
     assert files.meets(files)
     assert not files.meets(application)

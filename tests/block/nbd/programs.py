@@ -21,6 +21,8 @@ class RunningServer:
 
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
+        # The signal is on its way only: on a busy host a thread may answer once more.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,9 +49,16 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+def short_folder() -> Iterator[Path]:
+    """Give a folder for sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="agents-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def pair(short_folder: Path) -> Iterator[Pair]:
     agents = [
-        Agent(tmp_path / name, {}, [service.register], name=name, address="127.0.0.1", port=free_port())
+        Agent(short_folder / name, {}, [service.register], name=name, address="127.0.0.1", port=free_port())
         for name in ("source", "standby")
     ]
     for one, other in (agents, agents[::-1]):
