@@ -21,6 +21,7 @@ from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
+from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -74,6 +75,7 @@ class Estate:
         self._lock = threading.RLock()
         self._repositories: dict[str, Repository] = {}
         self._points: dict[str, tuple[float, list[RestorePoint]]] = {}
+        self._tested: dict[str, tuple[float, dict[str, Tested]]] = {}
         self._inventory: tuple[float, Inventory] | None = None
         # A catalog belongs to the thread that opened it, and opening it takes long.
         self._clerk = ThreadPoolExecutor(1, "catalog")
@@ -139,6 +141,16 @@ class Estate:
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
             return self._points[url][1]
 
+    def tested(self, repository: Repository) -> dict[str, Tested]:
+        """Give what is known of a repository's restore points from trying them, by their ids."""
+        url = repository.backend.url
+        with self._lock:
+            at, tested = self._tested.get(url, (-_POINTS_SECONDS, {}))
+            if time.monotonic() - at >= _POINTS_SECONDS:
+                tested = read_all_tested(repository.backend, repository.keyring)
+                self._tested[url] = (time.monotonic(), tested)
+            return tested
+
     def point(self, repository: Repository, number: str) -> RestorePoint:
         """Find a restore point by its whole id. Raises ``PointNotFound``."""
         for point in self.points(repository):
@@ -154,6 +166,7 @@ class Estate:
         """Have points and machines looked at anew when they are next asked for: something was done."""
         with self._lock:
             self._points.clear()
+            self._tested.clear()
             self._inventory = None
 
     def inventory(self) -> Inventory:

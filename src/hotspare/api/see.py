@@ -20,7 +20,7 @@ from hotspare.documents.tested import tested_fields
 from hotspare.errors import ActionNotFound, MachineNotFound, NotThere, PointNotFound, UsageError
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
-from hotspare.repository.tested import read_all_tested, read_tested
+from hotspare.repository.tested import read_tested
 
 _SCANNED = 2000
 """Runs looked at for one page, when most of them are for others only."""
@@ -80,7 +80,7 @@ def list_points(
         if caller.may(Permission.READ, target_of_point(url, point))
     ]
     page, following = page_of(seen, _place_of, limit, after)
-    tested = read_all_tested(opened.backend, opened.keyring) if page else {}
+    tested = server.estate.tested(opened)
     fields = [point_fields(point) | tested_fields(tested.get(point.id)) for point in page]
     return answer("points", points=fields, next=following)
 

@@ -16,15 +16,13 @@ from hotspare.replication.failover.reprotect import become_standby, turned
 from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, read_report
 from hotspare.replication.lease.keeper import LeaseKeeper
 from hotspare.replication.link.server import Caller
-from hotspare.replication.link.wire import NOTHING, Nothing, PeerUnavailable, Verb, Who
+from hotspare.replication.link.wire import LOCAL, NOTHING, PEER, Nothing, PeerUnavailable, Verb
 from hotspare.replication.model import Protection, Tenure
 from hotspare.replication.standby.replica import Replica
 
 if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
 
-_LOCAL: frozenset[Who] = frozenset({"local"})
-_PEER: frozenset[Who] = frozenset({"peer"})
 _ALIVE_SECONDS = 2.0
 _UP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
@@ -95,11 +93,11 @@ class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last failover to this host."""
 
 
-FAILOVER = Verb("failover.failover", Failover, Report, _LOCAL)
-HAND_OVER = Verb("failover.hand-over", HandOver, Report, _PEER)
-REHEARSE = Verb("failover.rehearse", Rehearse, Report, _LOCAL)
-REPROTECT = Verb("failover.reprotect", Named, Protection, _LOCAL)
-BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, _PEER)
+FAILOVER = Verb("failover.failover", Failover, Report, LOCAL)
+HAND_OVER = Verb("failover.hand-over", HandOver, Report, PEER)
+REHEARSE = Verb("failover.rehearse", Rehearse, Report, LOCAL)
+REPROTECT = Verb("failover.reprotect", Named, Protection, LOCAL)
+BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, PEER)
 LEASE_STATUS = Verb("failover.status", Named, LeaseStatus)
 
 

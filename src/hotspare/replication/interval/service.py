@@ -11,15 +11,13 @@ from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.compare.digests import BATCH, LocalHasher
 from hotspare.replication.interval.local import LocalStandby
 from hotspare.replication.link.server import Caller
-from hotspare.replication.link.wire import Verb, Who
+from hotspare.replication.link.wire import PEER, Verb
 from hotspare.replication.model import DiskSize, Protection, Tenure
 from hotspare.replication.standby.exports import Exports
 from hotspare.replication.standby.service import PointList
 
 if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
-
-_PEER: frozenset[Who] = frozenset({"peer"})
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +82,12 @@ class Hashed(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the whole disk."""
 
 
-BEGIN = Verb("interval.begin", Begin, PointList, _PEER)
-RECEIVE = Verb("interval.receive", Receive, Received, _PEER)
-MAKE_POINT = Verb("interval.make-point", MakePoint, ReplicaPoint, _PEER)
-REMOVE_POINTS = Verb("interval.remove-points", RemovePoints, Removed, _PEER)
-POINTS = Verb("interval.points", Asked, PointList, _PEER)
-DIGESTS = Verb("compare.digests", Digests, Hashed, _PEER)
+BEGIN = Verb("interval.begin", Begin, PointList, PEER)
+RECEIVE = Verb("interval.receive", Receive, Received, PEER)
+MAKE_POINT = Verb("interval.make-point", MakePoint, ReplicaPoint, PEER)
+REMOVE_POINTS = Verb("interval.remove-points", RemovePoints, Removed, PEER)
+POINTS = Verb("interval.points", Asked, PointList, PEER)
+DIGESTS = Verb("compare.digests", Digests, Hashed, PEER)
 
 
 def register(agent: "Agent") -> None:

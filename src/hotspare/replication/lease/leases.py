@@ -13,9 +13,7 @@ from hotspare.replication.lease.fence import boottime
 from hotspare.replication.lease.kept_lease import KeptLease, Lease
 from hotspare.replication.lease.terms import Record, Renew, Take, Terms, Verdict
 from hotspare.replication.link.server import Caller, Services
-from hotspare.replication.link.wire import Verb, Who
-
-_PEER: frozenset[Who] = frozenset({"peer"})
+from hotspare.replication.link.wire import PEER, Verb
 
 
 class LeaseUnknown(MachineNotFound):
@@ -45,9 +43,9 @@ class AskTake(msgspec.Struct, frozen=True, kw_only=True):
     message: Take
 
 
-BEGIN = Verb("lease.begin", Begin, Verdict, _PEER)
-RENEW = Verb("lease.renew", AskRenew, Verdict, _PEER)
-TAKE = Verb("lease.take", AskTake, Verdict, _PEER)
+BEGIN = Verb("lease.begin", Begin, Verdict, PEER)
+RENEW = Verb("lease.renew", AskRenew, Verdict, PEER)
+TAKE = Verb("lease.take", AskTake, Verdict, PEER)
 
 
 class Leases:
