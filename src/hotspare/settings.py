@@ -17,6 +17,7 @@ from typing import Literal, NoReturn
 from hotspare.errors import ConfigError, PermissionRefused
 
 DEFAULT_PLATFORM = "qemu:///system"
+DEFAULT_LISTEN = "127.0.0.1:8460"
 
 KEYS = (
     "repository",
@@ -27,6 +28,7 @@ KEYS = (
     "state_folder",
     "policy_folder",
     "job_database",
+    "listen",
     "scratch_folder",
     "upload_limit",
     "download_limit",
@@ -62,6 +64,8 @@ class Settings:
     """Holds the policies, a file each."""
     job_database: str
     """URL of what servers and movers keep their jobs in; SQLite in the state folder by default."""
+    listen: str
+    """Address and port of a server's HTTP interface; ``none`` for no such thing."""
     scratch_folder: Path | None
     """Where a running machine's overwritten blocks wait during a backup; None for the platform's default."""
     upload_limit: str | None
@@ -123,6 +127,7 @@ def load_settings(
         state_folder=state_folder,
         policy_folder=folders.get("policy_folder") or usual.parent / "policies",
         job_database=values.get("job_database", f"sqlite:///{state_folder}/jobs.sqlite"),
+        listen=values.get("listen", DEFAULT_LISTEN),
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),

@@ -12,10 +12,9 @@ from starlette.testclient import TestClient
 from hotspare.access.access import Access
 from hotspare.access.roles import Grant, Role
 from hotspare.api.actions import Actions
-from hotspare.api.app import make_app
 from hotspare.api.estate import Estate
-from hotspare.cli.api import PROGRAM
 from hotspare.cli.options import Options
+from hotspare.cli.server_http import PROGRAM, whole_app
 from hotspare.cli.session import Session
 from tests.cli.guest_image import make_guest_image
 from tests.cli.images import make_image
@@ -111,4 +110,4 @@ def served(program: Program, users: Iterable[str] = tuple(GRANTS)) -> Iterator[W
         stack.callback(actions.close)
         for name in users:
             access.users.add(name, PASSWORD, [GRANTS[name]])
-        yield World(program, make_app(estate, access, actions), access, estate, actions)
+        yield World(program, whole_app(estate, access, actions), access, estate, actions)

@@ -149,7 +149,7 @@ def documents_of_access(program: Program) -> list[dict[str, Any]]:
         ["audit", "verify"],
     ]
     printed = [program.expect(*words, "-o", "json", **password).document() for words in commands]
-    return [*printed, first_document(program, "api", "serve", "--listen", "127.0.0.1:0")]
+    return [*printed, first_document(program, "server", "--listen", "127.0.0.1:0")]
 
 
 def documents_of_files(program: Program) -> list[dict[str, Any]]:

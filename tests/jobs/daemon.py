@@ -66,6 +66,7 @@ class Site:
     def __init__(self, program: Program, database: str | None = None) -> None:
         self.program = program
         self.folder = program.folder
+        program.environment["HOTSPARE_LISTEN"] = "127.0.0.1:0"
         if database:
             program.environment["HOTSPARE_JOB_DATABASE"] = database
         self._daemons: list[Daemon] = []

@@ -49,6 +49,7 @@ def server_for(app: FastAPI, certificate: Certificate | None) -> uvicorn.Server:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         # Who is behind a proxy can name any address: failed logins would be counted for nobody.

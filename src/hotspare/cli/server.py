@@ -1,41 +1,63 @@
-"""``hotspare server``: policies run by themselves."""
+"""``hotspare server``: policies run by themselves, and the HTTP interface."""
 
 import logging
 import socket
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from hotspare.cancellation import cancelled_by_signals
+from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.service import notify
 from hotspare.cli.session import Session
-from hotspare.errors import ConfigError
+from hotspare.errors import ConfigError, PermissionRefused, ServerUnavailable
 from hotspare.settings import Settings
 
-app = noun("server", "Have policies run by themselves, on this host and with movers on others.")
+if TYPE_CHECKING:
+    from hotspare.cli.server_http import Served
+
+app = noun("server", "Have policies run by themselves and serve the HTTP interface; movers on other hosts.")
 
 
 @app.default
-def server(*, slots: NonNegativeInt | None = None, options: Options = DEFAULTS) -> None:
-    """Back up what is due by all policies, when it is due, until stopped by SIGTERM or Ctrl-C.
+def server(
+    *,
+    slots: NonNegativeInt | None = None,
+    listen: Annotated[str | None, Parameter(show_default=False)] = None,
+    no_tls: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Options = DEFAULTS,
+) -> None:
+    """Back up what is due by all policies, when it is due, and answer over HTTP, until stopped.
 
     It runs in the foreground, as a service does; packaging/hotspare.service is its systemd unit. What is
-    stopped, or dies, in the middle of a run is finished after the next start, and what is stored already is
-    not stored again. Policies are read again by themselves. The passphrase comes from a file, a command or
-    the environment, never from a terminal.
+    stopped (by SIGTERM or Ctrl-C), or dies, in the middle of a run is finished after the next start, and
+    what is stored already is not stored again. Policies are read again by themselves. The passphrase comes
+    from a file, a command or the environment, never from a terminal. The first time it makes a certificate
+    of its own, and prints a code with which the first user is made; see docs/api.md.
 
     Args:
         slots: How many backups go on at once in this process; else the limit of "mover" in limits.yaml; 0
             leaves them all to movers.
+        listen: Address and port of the HTTP interface, 0 for any port, or "none"; else the setting, else
+            127.0.0.1:8460, which only this host reaches.
+        no_tls: HTTP without TLS, behind a proxy on this host. Only on a loopback address.
         options: See below.
     """
-    _serve(options, slots, [socket.gethostname()], schedules=True)
+    with cancelled_by_signals() as cancellation, Session(options) as session:
+        most = _slots(session, slots)
+        with _http(session, listen or session.settings.listen, tls=not no_tls) as served:
+
+            def ready(title: str) -> None:
+                _tell(session, title, most, served)
+
+            _serve(session, [socket.gethostname()], most, cancellation, ready, schedules=True)
 
 
 @app.command(
@@ -64,44 +86,95 @@ def mover(
         slots: How many backups go on at once in this process; else the limit of "mover" in limits.yaml.
         options: See below.
     """
-    _serve(options, slots, list(host) or [socket.gethostname()], schedules=False)
+    with cancelled_by_signals() as cancellation, Session(options) as session:
+        most = _slots(session, slots)
+
+        def ready(title: str) -> None:
+            output.note(f"Ready as {title}: up to {most} backups at once here.")
+
+        queues = list(host) or [socket.gethostname()]
+        _serve(session, queues, most, cancellation, ready, schedules=False)
 
 
 app.help_epilogue = closing(
     [
         "hotspare server",
+        "hotspare server --listen 0.0.0.0:8460",
         "HOTSPARE_JOB_DATABASE=postgresql://hotspare@db/hotspare hotspare server",
         "systemctl enable --now hotspare",
         "hotspare job list",
     ],
     *OPENING,
+    PermissionRefused,
+    ServerUnavailable,
     interruptible=True,
 )
 
 
-def _serve(options: Options, slots: int | None, queues: list[str], *, schedules: bool) -> None:
-    # Imported here: the queue's libraries take long to import, and "--help" needs none of them.
+@contextmanager
+def _http(session: Session, address: str, *, tls: bool) -> Iterator["Served | None"]:
+    if address == "none":
+        yield None
+        return
+    # Imported here: its libraries take long to import, and neither "--help" nor movers need them.
+    from hotspare.cli.server_http import http_served  # noqa: PLC0415
+
+    with http_served(session, address, tls=tls) as served:
+        yield served
+
+
+def _serve(
+    session: Session,
+    queues: Sequence[str],
+    slots: int,
+    cancellation: Cancellation,
+    on_ready: Callable[[str], None],
+    *,
+    schedules: bool,
+) -> None:
+    # Likewise.
     from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415
     from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
     from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
-    with Session(options) as session:
-        settings = session.settings
-        _refuse_without_credential(settings)
-        most = session.policies().limits().mover if slots is None else slots
-    name, queues = socket.gethostname(), queues if most else []
-    plan = ServerPlan(database=settings.job_database, name=name, queues=queues, slots=most)
-    plans = ServerPlans(options) if schedules else None
+    database, name = session.settings.job_database, socket.gethostname()
+    plan = ServerPlan(database=database, name=name, queues=queues if slots else [], slots=slots)
+    plans = ServerPlans(session.options) if schedules else None
 
     def ready(title: str) -> None:
-        policies = "policies run, " if schedules else ""
-        output.note(f"Ready as {title}: {policies}up to {most} backups at once here.")
+        on_ready(title)
         notify("READY=1")
 
-    with cancelled_by_signals() as cancellation:
-        serve(plan, ServerWork(options), plans, cancellation, ready)
+    serve(plan, ServerWork(session.options), plans, cancellation, ready)
     notify("STOPPING=1")
+
+
+def _tell(session: Session, title: str, slots: int, served: "Served | None") -> None:
+    """Say that the server is ready, and how it is reached."""
+    certificate = served.certificate if served else None
+    if session.as_json:
+        fields = {
+            "name": title,
+            "slots": slots,
+            "url": served.url if served else None,
+            "fingerprint": certificate.fingerprint if certificate else None,
+            "setup_code": served.setup_code if served else None,
+        }
+        output.print_document(output.document("server-ready", **fields))
+    elif served:
+        output.print_text(f"Serving at {served.url}.")
+        if certificate:
+            output.print_text(f"Certificate: {certificate.certificate}")
+            output.print_text(f"SHA-256: {certificate.fingerprint}")
+        if served.setup_code:
+            output.print_text(f"Nobody may log in yet. Code for the first user: {served.setup_code}")
+    output.note(f"Ready as {title}: policies run, up to {slots} backups at once here.")
+
+
+def _slots(session: Session, wanted: int | None) -> int:
+    _refuse_without_credential(session.settings)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    return session.policies().limits().mover if wanted is None else wanted
 
 
 def _refuse_without_credential(settings: Settings) -> None:
