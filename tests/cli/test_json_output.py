@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hotspare.cli import progress
+from hotspare.documents.progress import EVENT_TYPES
 from tests.cli.guest_image import make_guest_image, mounted
 from tests.cli.images import change_image, make_image
 from tests.cli.program import Program, interrupt
@@ -224,7 +224,7 @@ def test_every_type_that_the_program_knows_is_documented() -> None:
     folders = [ROOT / "src" / "hotspare" / name for name in ("cli", "documents")]
     sources = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py")]
     known = {kind for source in sources for kind in re.findall(r'\bdocument\(\s*"([a-z-]+)"', source)}
-    events = set(progress.EVENT_TYPES.values())
+    events = set(EVENT_TYPES.values())
     assert known | events == examples().keys()
 
 

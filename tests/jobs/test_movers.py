@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hotspare.documents.progress import Progress
 from hotspare.errors import RunExpelled
 from hotspare.jobs.claims import Claims
 from hotspare.jobs.database import open_database
 from hotspare.jobs.movers import SILENT_SECONDS, Movers, Watch, known_dead, who_schedules
-from hotspare.jobs.orders import Progress, Result
+from hotspare.jobs.orders import Result
 
 
 @pytest.fixture

@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from hotspare.access.roles import Target
 from hotspare.documents.form import utc_time
+from hotspare.documents.progress import ProgressWatch, event_of, progress_fields
 from hotspare.errors import ActionNotFound, Conflict
 
 State = Literal["waiting", "running", "ok", "failed", "cancelled"]
 _KEPT = 1000
 _WAITING_MAX = 500
+_SAID_MAX = 200
+"""Lines."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Action:
     """The JSON document that the command printed."""
     error: dict[str, Any] | None = None
     """The document of the error that it ended with."""
+    watches: dict[str, ProgressWatch] = field(default_factory=dict)
+    """How far each machine's run is, by the machine's name."""
     _process: "subprocess.Popen[str] | None" = field(default=None, repr=False)
 
     def fields(self) -> dict[str, Any]:
@@ -57,7 +62,21 @@ class Action:
             "finished_at": utc_time(self.finished_at) if self.finished_at else None,
             "result": self.result,
             "error": self.error,
+            "progress": [
+                {"machine": machine, **progress_fields(watch.progress)}
+                for machine, watch in list(self.watches.items())
+            ],
         }
+
+    def take_in(self, line: str) -> bool:
+        """Note what a line says of how far it is; tells whether it says that."""
+        event = event_of(line)
+        if event is None:
+            return False
+        if event.machine not in self.watches:
+            self.watches[event.machine] = ProgressWatch()
+        self.watches[event.machine](event)
+        return True
 
 
 class Actions:
@@ -90,7 +109,7 @@ class Actions:
         self, kind: str, command: Sequence[str], arguments: Sequence[str], asked_by: str, target: Target
     ) -> Action:
         """Have a command carried out; gives the action at once. Raises ``Conflict`` when too many wait."""
-        words = (*command, "-o", "json", "--progress", "none", *arguments)
+        words = (*command, "-o", "json", "--progress", "jsonl", *arguments)
         action = Action(secrets.token_hex(6), kind, words, asked_by, target, datetime.now(UTC))
         with self._lock:
             if sum(one.state == "waiting" for one in self._actions.values()) >= _WAITING_MAX:
@@ -152,13 +171,26 @@ class Actions:
                 # A Ctrl-C for the server is not one for its actions, which ``close`` stops.
                 start_new_session=True,
             )
-        out, err = process.communicate()
+        said: list[str] = []
+        reading = threading.Thread(target=_follow, args=(action, process.stderr, said), name="progress")
+        reading.start()
+        out = process.stdout.read() if process.stdout else ""
+        process.wait()
+        reading.join()
         self._ended()
         with self._lock:
-            action.result, action.error = _document(out), _error(err)
+            action.result, action.error = _document(out), _error("".join(said))
             stopped = process.returncode == 130
             action.state = "ok" if process.returncode == 0 else "cancelled" if stopped else "failed"
             action.finished_at = datetime.now(UTC)
+
+
+def _follow(action: Action, lines: IO[str] | None, said: list[str]) -> None:
+    """Read what a command says while it works: events, and what else it says, of which the end is kept."""
+    for line in lines or ():
+        if not action.take_in(line):
+            said.append(line)
+            del said[:-_SAID_MAX]
 
 
 def _document(text: str) -> dict[str, Any] | None:

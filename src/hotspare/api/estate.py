@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -17,6 +17,8 @@ from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
+from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.work import Work
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.repository.point import RestorePoint, order_of_points
@@ -27,28 +29,6 @@ from hotspare.settings import Settings
 Answer = TypeVar("Answer")
 _INVENTORY_SECONDS = 30.0
 _POINTS_SECONDS = 5.0
-
-
-class Work(Protocol):
-    """What a command works with, and the server too."""
-
-    settings: Settings
-
-    def catalog(self) -> Catalog:
-        """Open this host's catalog."""
-        ...
-
-    def repository(self, url: str | None = None, *, cached: bool = False) -> Repository:
-        """Open the repository that is set, or another with the same secret."""
-        ...
-
-    def platform_at(self, uri: str) -> Platform:
-        """Connect to a platform of this host."""
-        ...
-
-    def policies(self) -> PolicyFiles:
-        """Give the policies of this host."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +81,12 @@ class Estate:
         """Give the policies."""
         return self._work.policies()
 
+    @contextmanager
+    def fleet(self) -> Iterator[Fleet]:
+        """Give what policies meet here, for one thread; repositories are those that are open already."""
+        with self._begin() as work:
+            yield Fleet(_WithOpened(work, self))
+
     def platforms(self) -> list[str]:
         """Give the URIs of the platforms of the settings and of policies."""
         named = [uri for policy in self.policies().all().values() for uri in policy.select.platforms]
@@ -125,10 +111,15 @@ class Estate:
                 f"The server has no repository '{key}'" if key else "The server has no repository set",
                 hint="See /api/v1/repositories",
             )
+        return self.opened(url)
+
+    def opened(self, url: str | None = None) -> Repository:
+        """Give the repository at a URL, else the one that is set, opened once."""
+        key = url or self.settings.repository or ""
         with self._lock:
-            if url not in self._repositories:
-                self._repositories[url] = self._work.repository(url)
-            return self._repositories[url]
+            if key not in self._repositories:
+                self._repositories[key] = self._work.repository(key or None)
+            return self._repositories[key]
 
     def points(self, repository: Repository) -> list[RestorePoint]:
         """Give the restore points of a repository, the oldest first; what cannot be read is left out."""
@@ -199,6 +190,22 @@ class Estate:
             found += [(uri, line) for line in listed_machines(machines, *self.ask(partial(_last_of, uri)))]
         tags = {(uri, key): tags_of(line) for uri, line in found for key in (line.name, line.id)}
         return Inventory(found, problems, tags)
+
+
+class _WithOpened:
+    """Fulfils ``Work``: opening a repository takes long, and the estate has it open."""
+
+    def __init__(self, work: Work, estate: Estate) -> None:
+        self.settings = work.settings
+        self.catalog = work.catalog
+        self.platform_at = work.platform_at
+        self.policies = work.policies
+        self._estate = estate
+
+    def repository(self, url: str | None = None, *, cached: bool = False) -> Repository:
+        """See ``Work``."""
+        del cached
+        return self._estate.opened(url)
 
 
 def _last_of(

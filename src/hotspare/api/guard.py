@@ -67,29 +67,49 @@ ServerHere = Annotated[Server, Depends(_server_of)]
 CallerHere = Annotated[Caller, Depends(_caller_of)]
 
 
-def guarded_by(rule: Rule) -> type[APIRoute]:
-    """Make the class of the routes that a rule holds for."""
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
+Identify = Callable[[Server, Request], Caller]
 
-    class GuardedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+
+def by_bearer(server: Server, request: Request) -> Caller:
+    """Tell who asks by the header ``Authorization``. Raises ``LoginRefused``."""
+    kind, _, shown = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not shown:
+        raise LoginRefused(
+            "This needs a login or an API token",
+            meaning="Nothing was done",
+            hint="Send the header 'Authorization: Bearer TOKEN'; POST /api/v1/login gives one",
+        )
+    return server.access.tokens.caller(shown.strip())
+
+
+def guarded_by(rule: Rule, identify: Identify = by_bearer, base: type[APIRoute] = APIRoute) -> type[APIRoute]:
+    """Make the class of the routes that a rule holds for.
+
+    Args:
+        rule: who may.
+        identify: tells who asks, in a thread. Raises ``LoginRefused``.
+        base: of the class: what it does comes behind the guard, and what it raises is recorded.
+    """
+
+    class GuardedRoute(base):  # type: ignore[valid-type, misc]
+        def get_route_handler(self) -> Handle:
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                return await _guarded(request, rule, self.path, handle)
+                return await _guarded(request, rule, self.path, handle, identify)
 
             return guarded
 
-    GuardedRoute.rule = rule  # type: ignore[attr-defined]
+    GuardedRoute.rule = rule
     return GuardedRoute
 
 
-async def _guarded(
-    request: Request, rule: Rule, path: str, handle: Callable[[Request], Coroutine[Any, Any, Response]]
-) -> Response:
+async def _guarded(request: Request, rule: Rule, path: str, handle: Handle, identify: Identify) -> Response:
     server = _server_of(request)
     if rule.public:
         return await handle(request)
-    caller = await run_in_threadpool(_identify, server, request)
+    caller = await run_in_threadpool(identify, server, request)
     request.state.caller = caller
     noted = request.method in _CHANGING or rule.recorded
 
@@ -124,17 +144,6 @@ async def _guarded(
     if noted:
         await note("ok" if answer.status_code < 400 else f"http-{answer.status_code}")
     return answer
-
-
-def _identify(server: Server, request: Request) -> Caller:
-    kind, _, shown = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not shown:
-        raise LoginRefused(
-            "This needs a login or an API token",
-            meaning="Nothing was done",
-            hint="Send the header 'Authorization: Bearer TOKEN'; POST /api/v1/login gives one",
-        )
-    return server.access.tokens.caller(shown.strip())
 
 
 def _authorize(rule: Rule, caller: Caller) -> None:

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission, Target
+from hotspare.access.tokens import Caller
 from hotspare.api.answers import answer
+from hotspare.api.estate import Estate, target_of_point
 from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.see import RepositoryKey, point_for
 from hotspare.documents.file import entry_fields, plain, volume_fields
@@ -16,6 +18,7 @@ from hotspare.errors import NotPermitted, UsageError
 from hotspare.guest.files.listing import Damage, listing
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import TargetRequest
+from hotspare.repository.point import RestorePoint
 from hotspare.restore.files.opened import Opening, opened_files
 from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space
 
@@ -47,12 +50,10 @@ def list_files(
     repository: RepositoryKey = None,
 ) -> Response:
     """List a folder in a restore point; without ``path``, its volumes."""
-    if path is not None and ("\0" in path or not path):
-        raise UsageError("This is no path", meaning="Nothing was looked at")
+    if path is not None:
+        refuse_foreign_path(path)
     opened, found = point_for(server.estate, caller, Permission.BROWSE, point, repository)
-    # Only what is read in process: a browser of files must not begin virtual machines by the dozen.
-    opening = Opening(server.estate.settings.state_folder / "appliance", "never")
-    with opened_files(opened, found, opening) as files:
+    with opened_files(opened, found, opening_of(server.estate)) as files:
         if path is None:
             remarks = list(files.all_remarks)
             return answer("volumes", point=found.id, volumes=volume_fields(files), remarks=remarks)
@@ -68,19 +69,41 @@ def plan_restore(
 ) -> Response:
     """Say what a restore as a new machine would make, without making anything."""
     opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
-    uri = body.platform or server.estate.settings.platform
-    if uri not in server.estate.platforms():
-        raise UsageError(
-            f"The server does not know the platform {uri}",
-            meaning="Nothing was restored",
-            hint=f"It knows {', '.join(server.estate.platforms())}",
-        )
-    tags = frozenset(found.machine.get("marks", {}).get("tags", ()))
-    if not caller.may(Permission.RESTORE, Target(repository=opened.backend.url, platform=uri, tags=tags)):
-        raise NotPermitted(f"{caller.name} may not restore to {uri}", meaning="Nothing was restored")
+    uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
     placement = Placement(pool=body.pool, keep_id=body.keep_id, keep_macs=body.keep_macs)
     request = TargetRequest(name=body.name, folder=None, placement=placement)
     plan = server.estate.on_platform(uri, lambda platform: platform.plan_target(machine_of(found), request))
     plan = plan_with_data(opened, found, plan)
     refuse_no_space(plan)
     return answer("restore-plan", point=found.id, in_place=False, plan=plan_fields(plan))
+
+
+def refuse_target(estate: Estate, caller: Caller, url: str, point: RestorePoint, platform: str | None) -> str:
+    """Give the URI of the platform that a point is restored to, if the caller may restore to it.
+
+    Raises:
+        UsageError: the server does not know it.
+        NotPermitted: the caller may not.
+    """
+    uri = platform or estate.settings.platform
+    if uri not in estate.platforms():
+        raise UsageError(
+            f"The server does not know the platform {uri}",
+            meaning="Nothing was restored",
+            hint=f"It knows {', '.join(estate.platforms())}",
+        )
+    tags = target_of_point(url, point).tags
+    if not caller.may(Permission.RESTORE, Target(repository=url, platform=uri, tags=tags)):
+        raise NotPermitted(f"{caller.name} may not restore to {uri}", meaning="Nothing was restored")
+    return uri
+
+
+def refuse_foreign_path(path: str) -> None:
+    """Raise ``UsageError`` for what no path can be."""
+    if "\0" in path or not path:
+        raise UsageError("This is no path", meaning="Nothing was looked at")
+
+
+def opening_of(estate: Estate) -> Opening:
+    """Say how files are read: in process only, for requests must not begin virtual machines by the dozen."""
+    return Opening(estate.settings.state_folder / "appliance", "never")

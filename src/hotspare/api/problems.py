@@ -81,17 +81,8 @@ def explain_errors(app: FastAPI) -> None:
         return answer_of(errors.UsageError(what, meaning="Nothing was done", hint="See /api/v1/openapi.json"))
 
     @app.exception_handler(HTTPException)
-    async def of_http(_request: Request, error: HTTPException) -> Response:
-        problem = {
-            "type": f"urn:hotspare:error:http-{error.status_code}",
-            "title": "The request cannot be answered.",
-            "status": error.status_code,
-            "detail": str(error.detail),
-            "code": f"http-{error.status_code}",
-            "meaning": "Nothing was done",
-            "hint": "See /api/v1/openapi.json",
-        }
-        return _answer(problem, dict(error.headers or {}))
+    async def unanswerable(_request: Request, error: HTTPException) -> Response:
+        return of_http(error)
 
     @app.exception_handler(Exception)
     async def mistake(_request: Request, error: Exception) -> Response:
@@ -103,6 +94,20 @@ def explain_errors(app: FastAPI) -> None:
                 hint="Report what the server's log says",
             )
         )
+
+
+def of_http(error: HTTPException) -> Response:
+    """Give the answer to what no route is for."""
+    problem = {
+        "type": f"urn:hotspare:error:http-{error.status_code}",
+        "title": "The request cannot be answered.",
+        "status": error.status_code,
+        "detail": str(error.detail),
+        "code": f"http-{error.status_code}",
+        "meaning": "Nothing was done",
+        "hint": "See /api/v1/openapi.json",
+    }
+    return _answer(problem, dict(error.headers or {}))
 
 
 def _answer(problem: dict[str, Any], headers: dict[str, str]) -> Response:

@@ -11,7 +11,7 @@ from hotspare.api.answers import answer
 from hotspare.api.estate import Estate, target_of_machine, target_of_point
 from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.paging import After, Limit, cursor_of, key_of, page_of
-from hotspare.catalog.rows import RunRow
+from hotspare.catalog.rows import Ended, RunRow
 from hotspare.documents.form import error_fields
 from hotspare.documents.machine import listed_fields, machine_fields
 from hotspare.documents.point import point_fields
@@ -26,6 +26,8 @@ _SCANNED = 2000
 """Runs looked at for one page, when most of them are for others only."""
 
 MachineName = Annotated[str | None, Query(description="Only those of the machine with this name.")]
+RunKind = Annotated[str | None, Query(description="Only those of this kind: `backup`, `restore`, ...")]
+RunOutcome = Annotated[Ended | None, Query(description="Only those that ended so.")]
 RepositoryKey = Annotated[
     str | None, Query(description="Id of the repository, of /api/v1/repositories; else the one that is set.")
 ]
@@ -118,11 +120,19 @@ def point_for(
     return opened, found
 
 
+def target_in(estate: Estate, caller: Caller, number: str, repository: str | None) -> Target:
+    """Say to what scopes a restore point belongs that the caller may see. Raises as ``point_for``."""
+    opened, found = point_for(estate, caller, Permission.READ, number, repository)
+    return target_of_point(opened.backend.url, found)
+
+
 def list_runs(
     server: ServerHere,
     caller: CallerHere,
     machine: MachineName = None,
     policy: str | None = None,
+    kind: RunKind = None,
+    outcome: RunOutcome = None,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
@@ -134,7 +144,7 @@ def list_runs(
         wanted = limit + 1 if caller.may(Permission.READ, EVERYTHING) else 1000
         rows = server.estate.ask(
             lambda it, wanted=wanted, before=before: it.runs(  # type: ignore[misc]
-                wanted, policy=policy, machine=machine, before=before
+                wanted, policy=policy, machine=machine, kind=kind, outcome=outcome, before=before
             )
         )
         seen += [row for row in rows if _sees(server.estate, caller, row)]
@@ -147,6 +157,13 @@ def list_runs(
         before = seen[limit - 1].id
     following = None if before is None else cursor_of((str(before),))
     return answer("runs", runs=[run_fields(row) for row in seen[:limit]], next=following)
+
+
+def runs_seen(estate: Estate, caller: Caller, count: int, *, machine: str) -> list[RunRow]:
+    """Give those of the newest runs of machines of a name that somebody may see."""
+    return [
+        row for row in estate.ask(lambda it: it.runs(count, machine=machine)) if _sees(estate, caller, row)
+    ]
 
 
 def show_run(run: int, server: ServerHere, caller: CallerHere) -> Response:

@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
 from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
 from hotspare.catalog.process import is_alive, own_process
-from hotspare.catalog.rows import Outcome, PointRow, RunResult, RunRow
+from hotspare.catalog.rows import DayOutcome, Ended, Outcome, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
 
@@ -155,7 +155,14 @@ class Catalog:
             )
 
     def runs(
-        self, limit: int, *, policy: str | None = None, machine: str | None = None, before: int | None = None
+        self,
+        limit: int,
+        *,
+        policy: str | None = None,
+        machine: str | None = None,
+        kind: str | None = None,
+        outcome: Ended | None = None,
+        before: int | None = None,
     ) -> list[RunRow]:
         """Give the newest runs, the newest first.
 
@@ -163,9 +170,17 @@ class Catalog:
             limit: how many.
             policy: only those of this policy.
             machine: only those of machines of this name.
+            kind: only those of this kind.
+            outcome: only those that ended so.
             before: only those with a lower number.
         """
-        chosen = {"policy = ?": policy, "machine = ?": machine, "id < ?": before}
+        chosen = {
+            "policy = ?": policy,
+            "machine = ?": machine,
+            "kind = ?": kind,
+            "outcome = ?": outcome,
+            "id < ?": before,
+        }
         given = {condition: value for condition, value in chosen.items() if value is not None}
         wanted = " AND ".join(("1", *given))
         query = f"SELECT * FROM runs WHERE {wanted} ORDER BY id DESC LIMIT ?"  # noqa: S608 - from the line above
@@ -232,6 +247,57 @@ class Catalog:
             )
             for row in rows
         ]
+
+    def day_outcomes(self, platform: str, names: Iterable[str], since: datetime) -> list[DayOutcome]:
+        """Give how the backups of a machine ended, day by day in UTC, since a time; of each kind the count.
+
+        Args:
+            platform: URI.
+            names: what the machine's backups were asked for by: its name and its id.
+            since: runs that began before are left out.
+        """
+        given = tuple(names)
+        marks = ", ".join("?" * len(given))
+        query = f"""
+            SELECT substr(started_at, 1, 10) AS day, outcome, process, count(*) AS count FROM runs
+            WHERE kind = 'backup' AND platform = ? AND machine IN ({marks}) AND started_at >= ?
+            GROUP BY day, outcome, CASE WHEN outcome IS NULL THEN process END
+        """  # noqa: S608 - question marks alone
+        with explained(self.path):
+            rows = self._connection.execute(query, (platform, *given, _stamp(since))).fetchall()
+        return [
+            DayOutcome(
+                date.fromisoformat(row["day"]),
+                row["outcome"] or ("running" if is_alive(row["process"]) else "lost"),
+                row["count"],
+            )
+            for row in rows
+        ]
+
+    def stored_since(self, since: datetime) -> dict[str, int]:
+        """Give how many bytes backups have stored in each repository since a time, by its URL."""
+        query = """
+            SELECT repository, sum(bytes_stored) AS stored FROM runs
+            WHERE kind = 'backup' AND started_at >= ? GROUP BY repository
+        """
+        with explained(self.path):
+            rows = self._connection.execute(query, (_stamp(since),)).fetchall()
+        return {row["repository"]: row["stored"] for row in rows}
+
+    def running(self) -> list[RunRow]:
+        """Give all runs that go on now, in whatever process of this host, the newest first."""
+        with explained(self.path):
+            rows = self._connection.execute(
+                "SELECT * FROM runs WHERE outcome IS NULL ORDER BY id DESC"
+            ).fetchall()
+        return [run for run in map(_run_of, rows) if run.outcome == "running"]
+
+    def last_trial(self) -> PointRow | None:
+        """Give the point that was tried last, of all machines; None when none ever was."""
+        query = "SELECT * FROM points WHERE boot_at IS NOT NULL ORDER BY boot_at DESC LIMIT 1"
+        with explained(self.path):
+            row = self._connection.execute(query).fetchone()
+        return _point_of(row) if row else None
 
     def last_backups(self, platform: str) -> dict[str, RunRow]:
         """Give the newest run of kind ``backup`` of each machine of a platform, by machine name."""

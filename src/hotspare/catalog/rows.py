@@ -1,7 +1,7 @@
 """The plain rows that go into the catalog and come out of it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 Ended = Literal["ok", "failed", "interrupted", "cancelled", "missed"]
@@ -75,3 +75,13 @@ class RunResult:
     bytes_stored: int = 0
     held_back_seconds: float | None = None
     latency_factor: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayOutcome:
+    """How many runs of a machine ended in the same way on one day."""
+
+    day: date
+    """In UTC: when they began."""
+    outcome: Outcome
+    count: int

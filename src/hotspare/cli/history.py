@@ -11,9 +11,9 @@ from typing import Literal
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.rows import PointRow, RunResult
 from hotspare.cli.output import warn
-from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, Interrupted
 from hotspare.events import Event, HeldBack, Listener, Progress
+from hotspare.fleet.work import Work
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.tested import BootRecord, Tested
 
@@ -52,7 +52,7 @@ class Run:
 class History:
     """The catalog as commands write it."""
 
-    def __init__(self, session: Session, repository: str, policy: str | None = None) -> None:
+    def __init__(self, session: Work, repository: str, policy: str | None = None) -> None:
         """``policy`` names the one by which the runs go on."""
         self._repository = repository
         self._policy = policy

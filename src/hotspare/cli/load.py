@@ -14,10 +14,11 @@ from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.output import utc_time
-from hotspare.cli.policy_fleet import Fleet
-from hotspare.cli.policy_preview import low_peak_fields, print_low_peak
+from hotspare.cli.policy_preview import print_low_peak
 from hotspare.cli.session import Session
 from hotspare.errors import PermissionRefused, PlatformUnavailable, UsageError
+from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.preview import low_peak_fields
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.policy.load import LoadSample, sample_between, usual_latency

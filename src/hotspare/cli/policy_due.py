@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hotspare.cli.policy_fleet import Chosen, Fleet
+from hotspare.fleet.fleet import Chosen, Fleet
 from hotspare.policy.admission import Request
 from hotspare.policy.calendar import next_of_all
 from hotspare.policy.limits import resources

@@ -8,11 +8,12 @@ from hotspare.cli import output
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
-from hotspare.cli.policy_fleet import Fleet
-from hotspare.cli.policy_retention import Judged, judge, judged_fields, print_judged
+from hotspare.cli.policy_retention import print_judged
 from hotspare.cli.repo_lock import points_locked_until
 from hotspare.cli.session import Session
 from hotspare.errors import PointKept
+from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.verdicts import Judged, judge, judged_fields
 from hotspare.repository.repository import Repository
 
 
@@ -39,7 +40,7 @@ def forget(
     with Session(options) as session:
         policy = session.policies().get(name)
         fleet = Fleet(session)
-        judged = judge(fleet, policy, fleet.machines_of(policy)[0])
+        judged = judge(fleet, policy, fleet.machines_of(policy)[0], output.warn)
         doomed = [one for one in judged if not one.reasons]
         kept_meanwhile: set[str] = set()
         locked_until = None

@@ -19,12 +19,12 @@ from hotspare.cli.history import History
 from hotspare.cli.load import latency_ratio
 from hotspare.cli.options import DEFAULTS, Options, ProgressForm
 from hotspare.cli.policy_due import request_of, those_due
-from hotspare.cli.policy_fleet import Chosen, Fleet
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, MachineNotFound, UsageError
 from hotspare.events import Listener
+from hotspare.fleet.fleet import Chosen, Fleet
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import Consistency, DiskChoice
 from hotspare.policy.admission import Admission, Request

@@ -19,11 +19,11 @@ from rich.text import Text
 from hotspare.cancellation import Cancellation
 from hotspare.cli.options import ProgressForm
 from hotspare.cli.output import document, note, printable, warn
+from hotspare.documents.progress import EVENT_TYPES
 from hotspare.events import (
     DiskFinished,
     DiskStarted,
     Event,
-    HeldBack,
     Listener,
     PhaseStarted,
     Progress,
@@ -31,14 +31,6 @@ from hotspare.events import (
 )
 from hotspare.units import format_bytes, format_duration, format_rate
 
-EVENT_TYPES: dict[type[Event], str] = {
-    PhaseStarted: "phase-started",
-    DiskStarted: "disk-started",
-    Progress: "progress",
-    DiskFinished: "disk-finished",
-    HeldBack: "held-back",
-    Warned: "warned",
-}
 _LINE_INTERVAL = 0.5
 """Seconds between two JSON lines on the progress of one disk."""
 

@@ -4,23 +4,20 @@ The same command runs there, by ``hotspare mover``, with the platform that is lo
 shown here, and its exit status is that of the command.
 """
 
-import json
 import os
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-
-import msgspec
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.elsewhere import Elsewhere
 from hotspare.cli.passphrase import existing_passphrase, read_key_file
-from hotspare.cli.progress import EVENT_TYPES, shown_progress
+from hotspare.cli.progress import shown_progress
+from hotspare.documents.progress import event_of
 from hotspare.errors import ConfigError, PermissionRefused
-from hotspare.events import Event, Listener
+from hotspare.events import Listener
 from hotspare.mover.control import Mover, parse_remote_platform
 from hotspare.mover.wire import Secret, Start
 from hotspare.repository.keys.slot import KeyFile, RecoveryKey, typed_credential
@@ -31,7 +28,6 @@ from hotspare.storage.s3_settings import FILE_VARIABLES
 REPOSITORY_ON_HOST = "HOTSPARE_REPOSITORY_ON_HOST"
 STORE_VARIABLES = ("AWS_", "HOTSPARE_S3_", "HOTSPARE_CA_BUNDLE")
 """What the names of variables begin with that the other host gets."""
-_EVENTS = {name: kind for kind, name in EVENT_TYPES.items()}
 
 
 def run_elsewhere(elsewhere: Elsewhere, words: list[str]) -> int:
@@ -117,19 +113,10 @@ class _Shown:
 
     def __call__(self, stream: int, text: str) -> None:
         for line in text.removesuffix("\n").split("\n"):
-            event = _event(line) if stream == 2 and self._listener else None
+            event = event_of(line) if stream == 2 and self._listener else None
             if event is not None and self._listener:
                 self._listener(event)
             elif stream == 1:
                 output.print_text(line)
             else:
                 output.note(line)
-
-
-def _event(line: str) -> Event | None:
-    with suppress(ValueError, TypeError, KeyError, msgspec.ValidationError):
-        fields = json.loads(line)
-        kind = _EVENTS[fields.pop("type")]
-        fields.pop("v")
-        return msgspec.convert(fields, kind)
-    return None

@@ -19,6 +19,7 @@ from hotspare.api.certificate import Certificate, own_certificate
 from hotspare.api.estate import Estate
 from hotspare.api.serving import listen, server_for
 from hotspare.cli.session import Session
+from hotspare.console.app import add_console
 from hotspare.errors import UsageError
 
 PROGRAM = (sys.executable, "-P", "-c", "import sys; from hotspare.cli.main import main; sys.exit(main())")
@@ -74,7 +75,9 @@ def http_served(session: Session, address: str, *, tls: bool) -> Iterator[Served
 
 def whole_app(estate: Estate, access: Access, actions: Actions) -> FastAPI:
     """Put together what is served: each part adds its routes to the same application."""
-    return make_app(estate, access, actions)
+    app = make_app(estate, access, actions)
+    add_console(app)
+    return app
 
 
 @contextmanager

@@ -14,14 +14,14 @@ from hotspare.catalog.rows import Ended, RunRow
 from hotspare.cli.history import History
 from hotspare.cli.load import latency_ratio
 from hotspare.cli.options import Options
-from hotspare.cli.output import local_time
+from hotspare.cli.output import local_time, warn
 from hotspare.cli.policy_due import DueMachine, missed_times, request_of, those_due
-from hotspare.cli.policy_fleet import Chosen, Fleet
 from hotspare.cli.policy_forget import forget_points
-from hotspare.cli.policy_retention import judge
 from hotspare.cli.server_work import own_catalog, policy_of
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, PlatformUnavailable, StorageError
+from hotspare.fleet.fleet import Chosen, Fleet
+from hotspare.fleet.verdicts import judge
 from hotspare.jobs.orders import Order, Result
 from hotspare.jobs.work import Due
 from hotspare.policy.admission import Request
@@ -171,7 +171,7 @@ class ServerPlans:
         if policy.retention.keeps_all:
             return
         machine = fleet.platform(order.platform).inspect(order.machine_id)
-        doomed = [one for one in judge(fleet, policy, [Chosen(machine, "")]) if not one.reasons]
+        doomed = [one for one in judge(fleet, policy, [Chosen(machine, "")], warn) if not one.reasons]
         repository = fleet.repository(policy)
         forget_points(repository, doomed, History(fleet.session, repository.backend.url))
 

@@ -11,11 +11,12 @@ from hotspare.cli.backup_results import BackupResult
 from hotspare.cli.backup_runs import Backups, WantedMachine
 from hotspare.cli.history import History
 from hotspare.cli.options import Options
-from hotspare.cli.policy_fleet import Fleet
 from hotspare.cli.policy_run import options_of
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError
 from hotspare.events import Listener
+from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order, Result
 from hotspare.policy.policy import Policy
 from hotspare.repository.abandoned import settle_abandoned
@@ -64,7 +65,7 @@ def policy_of(order: Order) -> Policy:
     return msgspec.convert(order.definition, Policy)
 
 
-def own_catalog(session: Session) -> str:
+def own_catalog(session: Work) -> str:
     """Name this host's catalog, so that the server knows whether it has a run already."""
     return f"{socket.gethostname()}:{session.settings.state_folder}"
 

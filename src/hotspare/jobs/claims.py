@@ -13,9 +13,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from hotspare.documents.progress import Progress
 from hotspare.errors import RunExpelled
 from hotspare.jobs.database import claims, database_errors, movers
-from hotspare.jobs.orders import Progress, Result
+from hotspare.jobs.orders import Result
 
 _COMMIT_PATIENCE = 60.0
 """For how many seconds a run that is through waits for a database that is not there."""

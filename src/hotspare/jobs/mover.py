@@ -13,13 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from hotspare.cancellation import Cancellation
+from hotspare.documents.progress import ProgressWatch
 from hotspare.errors import HotspareError, RunExpelled
-from hotspare.events import DiskStarted, Event, PhaseStarted
-from hotspare.events import Progress as DiskProgress
 from hotspare.jobs import worker
 from hotspare.jobs.claims import ClaimRow, Claims, JobClaim
 from hotspare.jobs.movers import BEAT_SECONDS, Movers, Watch, known_dead
-from hotspare.jobs.orders import Order, Progress, Result
+from hotspare.jobs.orders import Order, Result
 from hotspare.jobs.queue import JobQueue
 from hotspare.jobs.work import Work
 from hotspare.repository.liveness import is_known_dead
@@ -39,35 +38,13 @@ class _Running:
     claim: JobClaim
     cancellation: Cancellation = field(default_factory=Cancellation)
     stopped_for: _Reason | None = None
-    _phase: str = ""
-    _totals: dict[str, int] = field(default_factory=dict)
-    _disks: dict[str, DiskProgress] = field(default_factory=dict)
+    watch: ProgressWatch = field(default_factory=ProgressWatch)
+    """Keeps what events say of how far it is."""
 
     def stop(self, reason: _Reason) -> None:
         """Have it end at its next safe moment."""
         self.stopped_for = self.stopped_for or reason
         self.cancellation.cancel()
-
-    def watch(self, event: Event) -> None:
-        """Keep what an event says of how far it is."""
-        if isinstance(event, PhaseStarted):
-            self._phase = event.phase
-        elif isinstance(event, DiskStarted):
-            self._totals[event.disk] = event.bytes_to_process
-        elif isinstance(event, DiskProgress):
-            self._disks[event.disk] = event
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is."""
-        seen = list(self._disks.values())
-        return Progress(
-            phase=self._phase,
-            bytes_total=sum(self._totals.values()),
-            bytes_processed=sum(one.bytes_processed for one in seen),
-            bytes_read=sum(one.bytes_read for one in seen),
-            bytes_stored=sum(one.bytes_stored for one in seen),
-        )
 
 
 class Mover:
@@ -213,7 +190,7 @@ class Mover:
                 one.stop("cancelled")
             elif one.order.stop_at is not None and time.time() >= one.order.stop_at:
                 one.stop("window")
-            one.claim.report(one.progress)
+            one.claim.report(one.watch.progress)
 
     def _look_at_others(self) -> None:
         others = [row for row in self._movers.all() if row.id != self.id]

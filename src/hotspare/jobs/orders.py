@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from hotspare.documents.progress import Progress
+
 JobState = Literal["waiting", "queued", "running", "ok", "failed", "interrupted", "cancelled"]
 """``queued``: it may begin, and no mover of its host has taken it yet."""
 
@@ -51,16 +53,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Whose history has it: host and folder."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is, as of its last heartbeat."""
-
-    phase: str = ""
-    bytes_total: int = 0
-    bytes_processed: int = 0
-    bytes_read: int = 0
-    bytes_stored: int = 0
-
-
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One order and how it stands: for people and the API."""
 
@@ -75,4 +67,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: float
     """Seconds since the epoch."""
     progress: Progress | None = None
+    """As of its last heartbeat."""
     result: Result | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from hotspare.catalog.catalog import Catalog
-from hotspare.cli.session import Session
+from hotspare.fleet.work import Work
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.policy.low_peak import LowPeak, learn_low_peak
@@ -36,7 +36,7 @@ def known(machine: Machine) -> KnownMachine:
 class Fleet:
     """Platforms and repositories of one command, each opened once."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Work) -> None:
         self.session = session
         self.catalog: Catalog = session.catalog()
         self._platforms: dict[str, Platform] = {}

@@ -1,0 +1,113 @@
+"""Getting data out of restore points over HTTP: machines as actions, files and disks as they are read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.responses import Response
+
+from hotspare.access.roles import Permission, Target
+from hotspare.access.tokens import Caller
+from hotspare.api.answers import answer
+from hotspare.api.estate import Estate
+from hotspare.api.guard import Server
+from hotspare.api.inside import PlanRequest, opening_of, refuse_foreign_path, refuse_target
+from hotspare.api.see import point_for
+from hotspare.block.device import BlockReader
+from hotspare.errors import PathNotFound, UsageError
+from hotspare.restore.files.content import pieces
+from hotspare.restore.files.opened import opened_files
+from hotspare.restore.files.read_ahead import ReadAhead
+from hotspare.units import MIB
+
+_PIECE = 4 * MIB
+
+
+class RestoreRequest(PlanRequest):
+    """Where a machine is restored to."""
+
+    start: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is to be downloaded; it can be read while what gave it is open."""
+
+    name: str
+    """As the file is to be called."""
+    size: int
+    pieces: Iterator[bytes]
+
+
+def begin_restore(
+    point: str, body: RestoreRequest, request: Request, server: Server, caller: Caller, repository: str | None
+) -> Response:
+    """Have a machine restored as a new one; gives the action.
+
+    Raises:
+        PointNotFound: there is no such point, or not for the caller.
+        NotPermitted: the caller may not restore to that platform.
+        UsageError: the server does not know the platform.
+    """
+    opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
+    uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
+    request.state.detail = {"machine": found.machine_name, "name": body.name, "platform": uri}
+    words = [f"--repository={opened.backend.url}", f"--platform={uri}", f"--to={body.name}"]
+    if body.pool:
+        words.append(f"--pool={body.pool}")
+    chosen = {"--keep-uuid": body.keep_id, "--keep-macs": body.keep_macs, "--start": body.start}
+    words += [flag for flag, wanted in chosen.items() if wanted]
+    target = Target(repository=opened.backend.url, platform=uri)
+    action = server.actions.begin("restore", ["restore"], [*words, "--", found.id], caller.name, target)
+    return answer("action", http_status=202, action=action.fields())
+
+
+@contextmanager
+def opened_file(
+    estate: Estate, caller: Caller, point: str, repository: str | None, path: str
+) -> Iterator[Content]:
+    """Open a file in a restore point.
+
+    Raises:
+        PointNotFound: there is no such point, or not for the caller.
+        PathNotFound: there is no such file.
+        UsageError: it is a folder or a device.
+        FileSystemUnreadable: its file system cannot be read in process.
+    """
+    refuse_foreign_path(path)
+    opened, found = point_for(estate, caller, Permission.BROWSE, point, repository)
+    with opened_files(opened, found, opening_of(estate)) as files:
+        entry = files.entry(path)
+        if entry.kind != "file":
+            raise UsageError(f"{path} is a {entry.kind}", meaning="Nothing was read", hint="Choose a file")
+        content = files.open(path)
+        yield Content(entry.name, content.size, (piece for _, piece in pieces(content, 0, content.size)))
+
+
+@contextmanager
+def opened_disk(
+    estate: Estate, caller: Caller, point: str, repository: str | None, name: str
+) -> Iterator[Content]:
+    """Open a disk of a restore point, raw.
+
+    Raises:
+        PointNotFound: there is no such point, or not for the caller.
+        PathNotFound: it has no such disk.
+    """
+    opened, found = point_for(estate, caller, Permission.RESTORE, point, repository)
+    disks = [disk for disk in found.disks if disk.name == name]
+    if not disks:
+        raise PathNotFound(f"{found.id} has no disk '{name}'", meaning="Nothing was read")
+    reader = ReadAhead(opened.disk(disks[0]))
+    try:
+        yield Content(f"{found.machine_name}-{name}-{found.id}.raw", reader.size, _pieces_of(reader))
+    finally:
+        reader.close()
+
+
+def _pieces_of(reader: BlockReader) -> Iterator[bytes]:
+    for at in range(0, reader.size, _PIECE):
+        piece = bytearray(min(_PIECE, reader.size - at))
+        reader.read_into(at, memoryview(piece))
+        yield bytes(piece)
