@@ -144,7 +144,7 @@ class Site:
     def describe(self) -> str:
         """Say what there is, for a test that failed."""
         logs = "\n".join(one.log.read_text() for one in self._daemons)
-        return f"{json.dumps(self.jobs(), indent=1)}\n{logs}"
+        return f"{json.dumps(self.jobs(), indent=1)}\n{self.outcomes()}\n{logs}"
 
     def close(self) -> None:
         """Kill what still serves."""

@@ -60,7 +60,8 @@ def test_cancelled_asked_for_again_killed_and_finished_after_a_restart(served: S
     assert "has ended" in again.err
 
     second = served.program.expect("job", "retry", first, "-o", "json").document()["id"]
-    served.job(id=second, state="running", attempt=1)
+    # All is read, and waits to be sent. Earlier, the history may not have it yet, and never learn of it.
+    served.job(id=second, state="running", attempt=1, phase="commit")
     server.signal(signal.SIGKILL)
     server.process.wait()
     assert served.points() == []
