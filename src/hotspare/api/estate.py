@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -17,12 +17,16 @@ from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
+from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
+
+if TYPE_CHECKING:
+    from hotspare.jobs.book import JobBook
 
 Answer = TypeVar("Answer")
 _INVENTORY_SECONDS = 30.0
@@ -77,6 +81,7 @@ class Estate:
         self._points: dict[str, tuple[float, list[RestorePoint]]] = {}
         self._tested: dict[str, tuple[float, dict[str, Tested]]] = {}
         self._inventory: tuple[float, Inventory] | None = None
+        self._jobs: JobBook | None = None
         # A catalog belongs to the thread that opened it, and opening it takes long.
         self._clerk = ThreadPoolExecutor(1, "catalog")
         self._clerks = ExitStack()
@@ -96,6 +101,15 @@ class Estate:
             return question(self._catalog)
 
         return self._clerk.submit(in_its_thread).result()
+
+    def jobs(self) -> "JobBook":
+        """Give the jobs. Raises ``JobDatabaseUnavailable``, also before a server has begun to run jobs."""
+        from hotspare.jobs.book import JobBook  # noqa: PLC0415 - its libraries take long to import
+
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = JobBook(self.settings.job_database)
+            return self._jobs
 
     def policies(self) -> PolicyFiles:
         """Give the policies."""
@@ -185,6 +199,8 @@ class Estate:
         """Let go of everything."""
         self._clerk.submit(self._clerks.close).result()
         self._clerk.shutdown()
+        if self._jobs is not None:
+            self._jobs.close()
         self._opened.close()
 
     def _look_around(self) -> Inventory:
@@ -228,3 +244,17 @@ def target_of_point(url: str, point: RestorePoint) -> Target:
     """Say to what scopes a restore point belongs."""
     tags = point.machine.get("marks", {}).get("tags", ())
     return Target(repository=url, platform=point.platform, tags=frozenset(tags))
+
+
+def target_of_order(estate: Estate, order: Order) -> Target:
+    """Say to what scopes a job belongs."""
+    repository = order.definition.get("repository") or _repository_of(estate, order.policy)
+    tags = estate.inventory().tags.get((order.platform, order.machine_id))
+    return Target(repository=repository, platform=order.platform, tags=tags)
+
+
+def _repository_of(estate: Estate, policy: str) -> str | None:
+    try:
+        return estate.policies().get(policy).repository or estate.settings.repository
+    except HotspareError:
+        return None  # it is gone, or cannot be read: who is restricted to a repository does not see it

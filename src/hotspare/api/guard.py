@@ -15,6 +15,7 @@ from hotspare.access.tokens import Caller
 from hotspare.api.actions import Actions
 from hotspare.api.estate import Estate
 from hotspare.api.repeats import Repeats
+from hotspare.api.watching import Watching
 from hotspare.errors import HotspareError, LoginRefused, NotPermitted
 
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
@@ -46,6 +47,7 @@ class Server:
     access: Access
     actions: Actions
     repeats: Repeats
+    watching: Watching
 
 
 def _server_of(request: Request) -> Server:
@@ -89,7 +91,7 @@ async def _guarded(
     server = _server_of(request)
     if rule.public:
         return await handle(request)
-    caller = await run_in_threadpool(_identify, server, request)
+    caller = await run_in_threadpool(identify, server, request)
     request.state.caller = caller
     noted = request.method in _CHANGING or rule.recorded
 
@@ -126,7 +128,8 @@ async def _guarded(
     return answer
 
 
-def _identify(server: Server, request: Request) -> Caller:
+def identify(server: Server, request: Request) -> Caller:
+    """Tell who asks, by the token in the request. Raises ``LoginRefused``."""
     kind, _, shown = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not shown:
         raise LoginRefused(
