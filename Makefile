@@ -6,7 +6,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env PATH="$$PATH" PYTHONDONTWRI
 SOAK_ROUNDS ?= 10
 SOAK_SEEDS ?= 50000
 
-.PHONY: help setup demo test lint fmt bench bench-guest bench-inside bench-instant bench-replication bench-staggering soak lock clean
+.PHONY: help setup demo test lint fmt bench bench-guest bench-inside bench-instant bench-replication bench-server bench-staggering soak lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-replication: setup ## measure what replication costs a guest, and how long
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication_interval
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.replication_failover
+
+bench-server: setup ## measure what the server costs, and how quick it answers
+	@$(PYTHON) -m benchmarks.server --write
 
 bench-staggering: setup ## simulate a week of a thousand machines
 	@$(PYTHON) -m benchmarks.staggering --write

@@ -291,6 +291,12 @@ class JobNotFound(NotThere):
     code = "no-job"
 
 
+class JobDatabaseUnavailable(HotspareError):
+    """The job database does not answer, or no server has ever used it."""
+
+    code = "job-database"
+
+
 class Conflict(HotspareError):
     """What is asked for contradicts what is there already."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def posted(url: str, certificate: Path, body: dict[str, str], token: str = "") -
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     program = made_program(tmp_path_factory.mktemp("serving"))
     make_image(program.folder / "images/web.raw")
+    (program.folder / "policies").mkdir()
+    (program.folder / "policies/nightly.yaml").write_text("")
     process = program.start("server", "--listen", "127.0.0.1:0", "-o", "json")
     assert process.stdout is not None
     said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
@@ -90,6 +93,25 @@ def test_a_backup_is_begun_from_elsewhere_and_seen(serving: Serving) -> None:
     for words in (("machine", "list"), ("point", "list"), ("run", "list"), ("point", "show", point)):
         shown = serving.ask(*words)
         assert point in shown.out, shown.err
+
+
+def test_a_job_is_asked_for_from_elsewhere_and_seen(serving: Serving) -> None:
+    asked = serving.ask("job", "add", "nightly", "web", "--priority", "5", "-o", "json").document()
+    assert (asked["policy"], asked["machine"]) == ("nightly", "web")
+    job = asked["id"]
+    deadline = time.monotonic() + 60
+    while (done := serving.ask("job", "show", job, "-o", "json").document())["state"] != "ok":
+        assert time.monotonic() < deadline, done
+    here = serving.program.expect
+    assert done == here("job", "show", job, "-o", "json").document()
+    there = serving.ask("job", "list", "-o", "json").document()
+    assert there == here("job", "list", "-o", "json").document()
+    assert done["point"] in serving.ask("job", "list").out
+    assert serving.ask("job", "cancel", job).status == 1
+    assert serving.ask("job", "priority", job, "7").status == 1
+    again = serving.ask("job", "retry", job, "--priority", "-1", "-o", "json").document()
+    assert (again["machine"], again["id"] == job) == ("web", False)
+    assert serving.ask("job", "add", "nightly", "nobody").status == 21
 
 
 def test_errors_are_those_of_commands(serving: Serving) -> None:

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from hotspare.backup.claim import Claim
 from hotspare.cancellation import Cancellation
-from hotspare.errors import RunExpelled
+from hotspare.errors import Interrupted, RunExpelled
 from hotspare.events import DiskStarted, Listener, Progress
 from hotspare.jobs import mover as module
 from hotspare.jobs.book import JobBook
 from hotspare.jobs.claims import Claims
-from hotspare.jobs.database import open_database
+from hotspare.jobs.database import checked_url, open_database
 from hotspare.jobs.mover import ATTEMPTS_MAX, Mover
 from hotspare.jobs.movers import Movers
 from hotspare.jobs.orders import Job, Order, Result
@@ -34,7 +34,10 @@ class ScriptedWork:
 
     def back_up(self, order: Order, claim: Claim, listener: Listener, cancellation: Cancellation) -> Result:
         self.begun += 1
-        claim.begun(f"w-{self.begun}")
+        try:
+            claim.begun(f"w-{self.begun}")
+        except Interrupted:
+            return Result(outcome="interrupted")
         listener(DiskStarted(order.machine, "vda", 100, 80, "full"))
         listener(Progress(order.machine, "vda", 40, 40))
         while not self.released:
@@ -53,16 +56,22 @@ class ScriptedWork:
 
 
 class Bench:
-    """A mover, and what submits to it."""
+    """A mover on a job database, and what submits to it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = f"sqlite:///{folder}/jobs.sqlite"
+    def __init__(self, url: str, work: ScriptedWork | None = None) -> None:
+        self.url = checked_url(url)
         self.engine: sa.Engine = open_database(self.url)
-        self.work = ScriptedWork()
+        self.work = work or ScriptedWork()
         self.given_up: list[bool] = []
         self.mover = Mover(self.engine, self.url, self.work, lambda: self.given_up.append(True))
         self.mover.start("test", ["here"], 4, schedules=False)
         self.queue = JobQueue(self.url)
+
+    def close(self) -> None:
+        """Stop the mover, and let go of the database."""
+        self.mover.stop()
+        self.queue.close()
+        self.engine.dispose()
 
     def submit(self, job: str, **more: float) -> None:
         order = Order(policy="nightly", platform="p", machine_id=job, machine=job, **more)  # type: ignore[arg-type]
@@ -88,11 +97,9 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.2)
-    made = Bench(tmp_path)
+    made = Bench(f"sqlite:///{tmp_path}/jobs.sqlite")
     yield made
-    made.mover.stop()
-    made.queue.close()
-    made.engine.dispose()
+    made.close()
 
 
 def test_runs_are_seen_cancelled_and_stopped_with_their_window(bench: Bench) -> None:

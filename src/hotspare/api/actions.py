@@ -174,9 +174,9 @@ class Actions:
         said: list[str] = []
         reading = threading.Thread(target=_follow, args=(action, process.stderr, said), name="progress")
         reading.start()
-        out = process.stdout.read() if process.stdout else ""
-        process.wait()
-        reading.join()
+        with process:  # which closes its pipes
+            out = process.stdout.read() if process.stdout else ""
+            reading.join()
         self._ended()
         with self._lock:
             action.result, action.error = _document(out), _error("".join(said))

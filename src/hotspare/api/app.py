@@ -14,6 +14,7 @@ from hotspare.api.guard import Rule, Server, guarded_by
 from hotspare.api.problems import MEDIA_TYPE, explain_errors
 from hotspare.api.repeats import HEADER, Repeats
 from hotspare.api.routes import METRICS, PREFIX, ROUTES, Route
+from hotspare.api.watching import Watching
 
 _PROBLEM = {
     "type": "object",
@@ -41,7 +42,7 @@ def make_app(estate: Estate, access: Access, actions: Actions) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.state.server = Server(estate, access, actions, Repeats(access.database))
+    app.state.server = Server(estate, access, actions, Repeats(access.database), Watching(estate, actions))
     explain_errors(app)
     for route in ROUTES:
         _add(app, PREFIX, route)
@@ -70,7 +71,7 @@ def _add(app: FastAPI, prefix: str, route: Route) -> None:
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
     problem = {"description": "Problem details (RFC 9457)", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
     if not route.answers:
-        text = {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        text = {"description": "Text", "content": {route.media_type: {"schema": {"type": "string"}}}}
         return {200: text, 422: problem, "default": problem}
     kinds = {"type": {"enum": list(route.answers)}, "v": {"const": 1}}
     schema = {"type": "object", "required": ["type", "v"], "properties": kinds}
@@ -109,5 +110,5 @@ def _describe(app: FastAPI) -> None:
 
 
 def routes_of(app: FastAPI) -> list[APIRoute]:
-    """Give all routes of the application that are not the description of itself."""
-    return [route for route in app.routes if isinstance(route, APIRoute)]
+    """Give all routes of the application that are not the description of itself, nor pages for people."""
+    return [route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema]

@@ -44,6 +44,10 @@ class Client:
         """Have something done; the same ``key`` twice does it once. Raises as ``get``."""
         return self._ask("POST", path, {}, body if body is not None else {}, key)
 
+    def put(self, *path: str, body: Mapping[str, Any]) -> Document:
+        """Put something in its place; twice is the same as once. Raises as ``get``."""
+        return self._ask("PUT", path, {}, body)
+
     def all(self, noun: str, **query: str | int | None) -> Document:
         """Get a whole list, page by page. Raises as ``get``."""
         document = self.get(noun, limit=_PAGE, **query)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
@@ -19,16 +19,22 @@ from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.fleet.fleet import Fleet
 from hotspare.fleet.work import Work
-from hotspare.platforms.platform import Platform
+from hotspare.jobs.orders import Order
+from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
 
+if TYPE_CHECKING:
+    from hotspare.jobs.book import JobBook
+
 Answer = TypeVar("Answer")
 _INVENTORY_SECONDS = 30.0
+_HISTORY_SECONDS = 2.0
 _POINTS_SECONDS = 5.0
+_JUST_MADE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,11 @@ class Inventory:
     """Tags of each machine, by platform and by the machine's name, and by its id."""
 
 
+_Machines = dict[str, list[Machine]]
+"""By the platform's URI."""
+_Problems = list[tuple[str, HotspareError]]
+
+
 class Estate:
     """All of it. Safe for several threads."""
 
@@ -56,7 +67,11 @@ class Estate:
         self._repositories: dict[str, Repository] = {}
         self._points: dict[str, tuple[float, list[RestorePoint]]] = {}
         self._tested: dict[str, tuple[float, dict[str, Tested]]] = {}
-        self._inventory: tuple[float, Inventory] | None = None
+        self._around: tuple[float, _Machines, _Problems] | None = None
+        """What the platforms said, and when."""
+        self._inventory: tuple[float, int, Inventory] | None = None
+        """The same with what the catalog knows: when it was asked, and at which version of it."""
+        self._jobs: JobBook | None = None
         # A catalog belongs to the thread that opened it, and opening it takes long.
         self._clerk = ThreadPoolExecutor(1, "catalog")
         self._clerks = ExitStack()
@@ -76,6 +91,15 @@ class Estate:
             return question(self._catalog)
 
         return self._clerk.submit(in_its_thread).result()
+
+    def jobs(self) -> "JobBook":
+        """Give the jobs. Raises ``JobDatabaseUnavailable``, also before a server has begun to run jobs."""
+        from hotspare.jobs.book import JobBook  # noqa: PLC0415 - its libraries take long to import
+
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = JobBook(self.settings.job_database)
+            return self._jobs
 
     def policies(self) -> PolicyFiles:
         """Give the policies."""
@@ -121,12 +145,17 @@ class Estate:
                 self._repositories[key] = self._work.repository(key or None)
             return self._repositories[key]
 
-    def points(self, repository: Repository) -> list[RestorePoint]:
-        """Give the restore points of a repository, the oldest first; what cannot be read is left out."""
+    def points(self, repository: Repository, seconds: float = _POINTS_SECONDS) -> list[RestorePoint]:
+        """Give the restore points of a repository, the oldest first; what cannot be read is left out.
+
+        Args:
+            repository: one that this has opened.
+            seconds: how old the list may be.
+        """
         url = repository.backend.url
         with self._lock:
             at, points = self._points.get(url, (-_POINTS_SECONDS, []))
-            if time.monotonic() - at < _POINTS_SECONDS:
+            if time.monotonic() - at < seconds:
                 return points
             points = repository.points(lambda _name, _error: None)
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
@@ -144,9 +173,11 @@ class Estate:
 
     def point(self, repository: Repository, number: str) -> RestorePoint:
         """Find a restore point by its whole id. Raises ``PointNotFound``."""
-        for point in self.points(repository):
-            if point.id == number:
-                return point
+        for seconds in (_POINTS_SECONDS, _JUST_MADE_SECONDS):
+            # A job may have made it a moment ago.
+            for point in self.points(repository, seconds):
+                if point.id == number:
+                    return point
         raise PointNotFound(
             f"The repository has no restore point '{number}'",
             meaning="Nothing was changed",
@@ -158,14 +189,20 @@ class Estate:
         with self._lock:
             self._points.clear()
             self._tested.clear()
-            self._inventory = None
+            self._around = self._inventory = None
 
     def inventory(self) -> Inventory:
-        """Give the machines of all platforms, not older than half a minute."""
+        """Give the machines of all platforms, not older than half a minute; what runs made, than seconds."""
         with self._lock:
-            if self._inventory is None or time.monotonic() - self._inventory[0] > _INVENTORY_SECONDS:
-                self._inventory = (time.monotonic(), self._look_around())
-            return self._inventory[1]
+            now = time.monotonic()
+            if self._around is None or now - self._around[0] > _INVENTORY_SECONDS:
+                self._around = (now, *self._look_around())
+                self._inventory = None
+            if self._inventory is None or now - self._inventory[0] > _HISTORY_SECONDS:
+                version = self.ask(lambda it: it.version())
+                if self._inventory is None or self._inventory[1] != version:
+                    self._inventory = (now, version, self._with_history(*self._around[1:]))
+            return self._inventory[2]
 
     def on_platform(self, uri: str, question: Callable[[Platform], Answer]) -> Answer:
         """Ask a platform, over a connection of its own. Raises what the question raises."""
@@ -176,18 +213,26 @@ class Estate:
         """Let go of everything."""
         self._clerk.submit(self._clerks.close).result()
         self._clerk.shutdown()
+        if self._jobs is not None:
+            self._jobs.close()
         self._opened.close()
 
-    def _look_around(self) -> Inventory:
-        found: list[tuple[str, ListedMachine]] = []
-        problems: list[tuple[str, HotspareError]] = []
+    def _look_around(self) -> tuple[_Machines, _Problems]:
+        found: _Machines = {}
+        problems: _Problems = []
         for uri in self.platforms():
             try:
-                machines = self.on_platform(uri, lambda platform: platform.machines())
+                found[uri] = self.on_platform(uri, lambda platform: platform.machines())
             except HotspareError as error:
                 problems.append((uri, error))
-                continue
-            found += [(uri, line) for line in listed_machines(machines, *self.ask(partial(_last_of, uri)))]
+        return found, problems
+
+    def _with_history(self, machines: _Machines, problems: _Problems) -> Inventory:
+        found = [
+            (uri, line)
+            for uri, there in machines.items()
+            for line in listed_machines(there, *self.ask(partial(_last_of, uri)))
+        ]
         tags = {(uri, key): tags_of(line) for uri, line in found for key in (line.name, line.id)}
         return Inventory(found, problems, tags)
 
@@ -235,3 +280,17 @@ def target_of_point(url: str, point: RestorePoint) -> Target:
     """Say to what scopes a restore point belongs."""
     tags = point.machine.get("marks", {}).get("tags", ())
     return Target(repository=url, platform=point.platform, tags=frozenset(tags))
+
+
+def target_of_order(estate: Estate, order: Order) -> Target:
+    """Say to what scopes a job belongs."""
+    repository = order.definition.get("repository") or _repository_of(estate, order.policy)
+    tags = estate.inventory().tags.get((order.platform, order.machine_id))
+    return Target(repository=repository, platform=order.platform, tags=tags)
+
+
+def _repository_of(estate: Estate, policy: str) -> str | None:
+    try:
+        return estate.policies().get(policy).repository or estate.settings.repository
+    except HotspareError:
+        return None  # it is gone, or cannot be read: who is restricted to a repository does not see it

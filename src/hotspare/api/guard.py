@@ -15,6 +15,7 @@ from hotspare.access.tokens import Caller
 from hotspare.api.actions import Actions
 from hotspare.api.estate import Estate
 from hotspare.api.repeats import Repeats
+from hotspare.api.watching import Watching
 from hotspare.errors import HotspareError, LoginRefused, NotPermitted
 
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
@@ -46,6 +47,7 @@ class Server:
     access: Access
     actions: Actions
     repeats: Repeats
+    watching: Watching
 
 
 def _server_of(request: Request) -> Server:

@@ -32,6 +32,7 @@ _STATUS: dict[type[HotspareError], int] = {
     errors.UsageError: 422,
     errors.FileSystemUnreadable: 422,
     errors.NoSpace: 507,
+    errors.JobDatabaseUnavailable: 503,
     errors.PlatformUnavailable: 503,
     errors.SourceLost: 503,
     errors.StorageError: 503,

@@ -1,12 +1,13 @@
 """The table of all routes, and of who may call each. ``/api/v1`` stands before every path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission
-from hotspare.api import do, inside, people, policies, see, watch
+from hotspare.api import do, events, inside, jobs, people, policies, see, watch
 from hotspare.api.guard import Rule
 
 PREFIX = "/api/v1"
@@ -18,12 +19,13 @@ class Route:
 
     method: str
     path: str
-    handler: Callable[..., Response]
+    handler: Callable[..., Response | Coroutine[Any, Any, Response]]
     rule: Rule
     answers: tuple[str, ...]
     """Types of the documents that a good answer can be."""
     statuses: tuple[int, ...] = (200,)
     """Of good answers."""
+    media_type: str = "application/json"
 
 
 _PUBLIC = Rule(public=True)
@@ -71,6 +73,13 @@ ROUTES = (
     Route("POST", "/points/{point}/restore-plan", inside.plan_restore, _RESTORE, ("restore-plan",)),
     Route("GET", "/runs", see.list_runs, _READ, ("runs",)),
     Route("GET", "/runs/{run}", see.show_run, _READ, ("run",)),
+    Route("GET", "/jobs", jobs.list_jobs, _READ, ("jobs",)),
+    Route("POST", "/jobs", jobs.ask_for_job, _BACK_UP, ("job",), (202,)),
+    Route("GET", "/jobs/{job}", jobs.show_job, _READ, ("job",)),
+    Route("POST", "/jobs/{job}/cancel", jobs.cancel_job, _BACK_UP, ("job",), (202,)),
+    Route("POST", "/jobs/{job}/retry", jobs.retry_job, _BACK_UP, ("job",), (202,)),
+    Route("PUT", "/jobs/{job}/priority", jobs.change_priority, _BACK_UP, ("job",)),
+    Route("GET", "/events", events.watch_events, _READ, (), media_type="text/event-stream"),
     Route("GET", "/policies", policies.list_policies, _READ_ALL, ("policies",)),
     Route("GET", "/policies/{policy}", policies.show_policy, _READ_ALL, ("policy",)),
     Route("PUT", "/policies/{policy}", policies.put_policy, _CONFIGURE, ("policy", "approval"), (200, 202)),
@@ -102,5 +111,5 @@ ROUTES = (
         (200, 202),
     ),
 )
-METRICS = Route("GET", "/metrics", watch.show_metrics, _READ_ALL, ())
+METRICS = Route("GET", "/metrics", watch.show_metrics, _READ_ALL, (), media_type="text/plain")
 """Where Prometheus looks for it: without the prefix, and not in JSON."""

@@ -9,6 +9,8 @@ from hotspare.api.certificate import Certificate
 from hotspare.errors import ServerUnavailable
 
 _SHUTDOWN_SECONDS = 10
+_DEAF_MILLISECONDS = 60_000
+"""A client that takes nothing for so long is cut off by the kernel, however much is on its way to it."""
 _BACKLOG = 128
 
 
@@ -21,6 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections have it from the socket that they came in by.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAF_MILLISECONDS)
             listening.bind(address)
             # At once: who reads our address may ask before everything is set up, and is to wait then.
             listening.listen(_BACKLOG)
@@ -34,6 +38,16 @@ def listen(host: str, port: int) -> socket.socket:
             hint="Name another with --listen, or stop what listens there",
         ) from error
     return listening
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of events before it waits for the answers that are under way."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            app.state.server.watching.close()
+        await super().shutdown(sockets)
 
 
 def server_for(app: FastAPI, certificate: Certificate | None) -> uvicorn.Server:
@@ -58,4 +72,4 @@ def server_for(app: FastAPI, certificate: Certificate | None) -> uvicorn.Server:
         ssl_certfile=str(certificate.certificate) if certificate else None,
         ssl_keyfile=str(certificate.key) if certificate else None,
     )
-    return uvicorn.Server(config)
+    return _Server(config)

@@ -61,6 +61,12 @@ class Catalog:
         """Let go of the database; a second call does nothing."""
         self._connection.close()
 
+    def version(self) -> int:
+        """Give a number that is another one once somebody else has changed the catalog."""
+        with explained(self.path):
+            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
     def replace_points(self, repository: str, points: Iterable[PointRow]) -> None:
         """Take ``points`` for all there is in the repository of that URL."""
         with self._transaction():
@@ -200,12 +206,16 @@ class Catalog:
 
     def last_runs_of(self, policy: str) -> dict[tuple[str, str], RunRow]:
         """Give the newest run of a policy for each machine, by platform and the machine's name."""
+        # The newest that ended, and all that have no end: which of these goes on, SQLite cannot tell.
         query = """
-            SELECT * FROM runs WHERE policy = ? AND (outcome IS NULL
-            OR outcome NOT IN ('interrupted', 'missed')) ORDER BY id
+            SELECT * FROM runs WHERE id IN (
+                SELECT max(id) FROM runs WHERE policy = :policy
+                AND outcome NOT IN ('interrupted', 'missed') GROUP BY platform, machine
+                UNION SELECT id FROM runs WHERE policy = :policy AND outcome IS NULL
+            ) ORDER BY id
         """
         with explained(self.path):
-            rows = self._connection.execute(query, (policy,)).fetchall()
+            rows = self._connection.execute(query, {"policy": policy}).fetchall()
         # A run that was killed or stopped says nothing about the machine: it is due as before.
         runs = [run for run in map(_run_of, rows) if run.outcome != "lost"]
         return {(run.platform, run.machine): run for run in runs}

@@ -1,5 +1,6 @@
 """``hotspare job``: what the server does now, will do and did."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,13 @@ from hotspare.cli import output
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.session import Session
-from hotspare.errors import JobNotFound
+from hotspare.errors import JobNotFound, MachineNotFound, PlatformUnavailable, PolicyNotFound
+from hotspare.fleet.fleet import Fleet
 from hotspare.units import format_bytes
 
 if TYPE_CHECKING:
     from hotspare.jobs.book import JobBook
+    from hotspare.jobs.movers import MoverRow
     from hotspare.jobs.orders import Job
 
 app = noun("job", "See what the server does, cancel it, have it done again or sooner.")
@@ -36,10 +39,7 @@ def list_jobs(
     with Session(options) as session, _book(session) as book:
         jobs, movers = book.jobs(limit), book.movers()
         if session.as_json:
-            fields = [{"name": one.title, "state": one.state, "hosts": list(one.queues)} for one in movers]
-            output.print_document(
-                output.document("jobs", jobs=[job_fields(job) for job in jobs], movers=fields)
-            )
+            output.print_document(_list_document(jobs, movers))
             return
         header = ("JOB", "MACHINE", "POLICY", "STATE", "SINCE", "DONE", "DETAIL")
         rows = [
@@ -111,39 +111,56 @@ def priority(job: str, value: Priority, /, *, options: Options = DEFAULTS) -> No
         _tell(session, book.hurry(job, value))
 
 
+@app.command(
+    help_epilogue=closing(
+        ["hotspare job add nightly web", "hotspare job add nightly web --priority 50"],
+        MachineNotFound,
+        PlatformUnavailable,
+        PolicyNotFound,
+    )
+)
+def add(
+    policy: str,
+    machine: str,
+    /,
+    *,
+    platform: str | None = None,
+    priority: Priority | None = None,
+    options: Options = DEFAULTS,
+) -> None:
+    """Have a machine backed up by a policy as soon as limits allow, whether it is due or not.
+
+    Args:
+        policy: Name of a policy that selects the machine.
+        machine: Its name or id.
+        platform: URI of its platform, where the policy has several.
+        priority: Before others of a lower one; else the policy's.
+        options: See below.
+    """
+    from hotspare.jobs.orders import Order  # noqa: PLC0415 - see _book
+
+    with Session(options) as session, _book(session) as book:
+        fleet = Fleet(session)
+        found = fleet.selected(session.policies().get(policy), machine, platform)
+        order = Order(policy=policy, platform=found.platform, machine_id=found.id, machine=found.name)
+        _tell(session, book.get(book.ask(order, priority)))
+
+
 def _book(session: Session) -> "JobBook":
     from hotspare.jobs.book import JobBook  # noqa: PLC0415 - its libraries take long to import
 
     return JobBook(session.settings.job_database)
 
 
-def job_fields(job: "Job") -> dict[str, Any]:
-    """Describe a job in a JSON document."""
-    progress, result = job.progress, job.result
-    return {
-        "id": job.id,
-        "policy": job.order.policy,
-        "platform": job.order.platform,
-        "machine": job.order.machine,
-        "machine_id": job.order.machine_id,
-        "state": job.state,
-        "because": job.order.because,
-        "priority": job.priority,
-        "asked_at": output.utc_time(_moment(job.asked_at)),
-        "mover": job.mover,
-        "attempt": job.attempt,
-        "phase": progress.phase if progress else None,
-        "bytes_total": progress.bytes_total if progress else 0,
-        "bytes_processed": progress.bytes_processed if progress else 0,
-        "bytes_read": result.bytes_read if result else progress.bytes_read if progress else 0,
-        "bytes_stored": result.bytes_stored if result else progress.bytes_stored if progress else 0,
-        "point": result.point if result else None,
-        "error_code": result.error_code if result else None,
-        "error": result.error if result else None,
-    }
+def _list_document(jobs: "Sequence[Job]", movers: "Sequence[MoverRow]") -> dict[str, Any]:
+    from hotspare.jobs.document import job_fields, mover_fields  # noqa: PLC0415 - likewise
+
+    return output.document("jobs", jobs=[*map(job_fields, jobs)], movers=[*map(mover_fields, movers)])
 
 
 def _tell(session: Session, job: "Job") -> None:
+    from hotspare.jobs.document import job_fields  # noqa: PLC0415 - likewise
+
     fields = job_fields(job)
     if session.as_json:
         output.print_document(output.document("job", **fields))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hotspare.api.client import Client, Document
-from hotspare.cli import backup, machine, output, point, policy, run
+from hotspare.cli import backup, job, machine, output, point, policy, run
 from hotspare.cli.app import app
 from hotspare.cli.backup_options import Selection
 from hotspare.cli.options import Options
@@ -37,7 +37,7 @@ def run_on_server(options: Options, words: Sequence[str]) -> int:
             "This command cannot be put to a server yet",
             meaning="Nothing was done",
             hint="Log in to the server's host and run it there; "
-            "with --server there are machine, point, run and policy list and show, and backup",
+            "with --server there are machine, point, run and policy list and show, backup, and job",
         )
     client = Client(str(options.server), _token(), _certificate())
     document = asked(client, bound)
@@ -109,6 +109,31 @@ def _back_up(client: Client, bound: BoundArguments) -> Document:
     return {**result, "_error": action["error"]} if action["error"] else result
 
 
+def _jobs(client: Client, bound: BoundArguments) -> Document:
+    """Get all that wait, and as many of the others as are wanted."""
+    limit = bound.arguments.get("limit", 20)
+    document = client.get("jobs", limit=1000)
+    jobs = document["jobs"]
+    while document["next"] and sum(one["state"] != "waiting" for one in jobs) < limit:
+        document = client.get("jobs", limit=1000, after=document["next"])
+        jobs += document["jobs"]
+    waiting = [one for one in jobs if one["state"] == "waiting"]
+    begun = [one for one in jobs if one["state"] != "waiting"]
+    return {"type": "jobs", "v": 1, "jobs": waiting + begun[:limit], "movers": document["movers"]}
+
+
+def _ask_for_job(client: Client, bound: BoundArguments) -> Document:
+    policy_name, machine_name = bound.args
+    wanted = {name: bound.arguments.get(name) for name in ("platform", "priority")}
+    body = {"policy": policy_name, "machine": machine_name, **wanted}
+    return client.post("jobs", body=body, key=secrets.token_hex(16))
+
+
+def _retry_job(client: Client, bound: BoundArguments) -> Document:
+    body = {"priority": bound.arguments.get("priority")}
+    return client.post("jobs", bound.args[0], "retry", body=body, key=secrets.token_hex(16))
+
+
 def _refuse_failed(document: Document) -> None:
     error = document.get("_error")
     if error:
@@ -129,6 +154,14 @@ _ASKED: dict[Any, Callable[[Client, BoundArguments], Document]] = {
     policy.list_policies: lambda client, _bound: client.get("policies"),
     policy.show: lambda client, bound: client.get("policies", bound.args[0]),
     backup.backup: _back_up,
+    job.list_jobs: _jobs,
+    job.show: lambda client, bound: client.get("jobs", bound.args[0]),
+    job.add: _ask_for_job,
+    job.cancel: lambda client, bound: client.post("jobs", bound.args[0], "cancel"),
+    job.retry: _retry_job,
+    job.priority: lambda client, bound: client.put(
+        "jobs", bound.args[0], "priority", body={"priority": bound.args[1]}
+    ),
 }
 
 _TABLES: dict[str, _Table] = {
@@ -167,6 +200,17 @@ _TABLES: dict[str, _Table] = {
             format_bytes(one["bytes_read"]),
             format_bytes(one["bytes_stored"]),
             one["error"] or one["point"],
+        ),
+    ),
+    "jobs": (
+        ("JOB", "MACHINE", "POLICY", "STATE", "SINCE", "DETAIL"),
+        lambda one: (
+            one["id"],
+            one["machine"],
+            one["policy"],
+            one["state"],
+            one["asked_at"],
+            one["error"] or one["point"] or one["because"],
         ),
     ),
     "policies": (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hotspare.fleet.fleet import Chosen, Fleet
+from hotspare.platforms.pools import pools_of
 from hotspare.policy.admission import Request
 from hotspare.policy.calendar import next_of_all
 from hotspare.policy.limits import resources
@@ -52,7 +53,8 @@ def request_of(fleet: Fleet, policy: Policy, chosen: Chosen, mover: str, now: da
     """
     machine = chosen.machine
     repository = fleet.repository(policy).backend.url
-    taken = resources(host=machine.platform, repository=repository, mover=mover)
+    pools = pools_of(machine)
+    taken = resources(host=machine.platform, repository=repository, pools=pools, mover=mover)
     low_peak = fleet.low_peak(policy, machine.platform)
     return request_for(policy, fleet.standing(machine, repository), taken, low_peak, now)
 

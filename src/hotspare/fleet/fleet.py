@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from hotspare.catalog.catalog import Catalog
+from hotspare.catalog.rows import PointRow
+from hotspare.errors import MachineNotFound, UsageError
 from hotspare.fleet.work import Work
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
@@ -42,10 +44,12 @@ class Fleet:
         self._platforms: dict[str, Platform] = {}
         self._machines: dict[str, list[Machine]] = {}
         self._repositories: dict[str, Repository] = {}
+        self._newest: dict[tuple[str, str], dict[str, PointRow]] = {}
 
     def look_again(self) -> None:
-        """Have the platforms asked for their machines again."""
+        """Have the platforms asked for their machines again, and the catalog for their points."""
         self._machines.clear()
+        self._newest.clear()
 
     def platform(self, uri: str) -> Platform:
         """Connect to a platform. Raises what ``Session.platform_at`` does."""
@@ -75,6 +79,34 @@ class Fleet:
                 (others if obstacle else chosen).append(Chosen(machine, obstacle or reason))
         return chosen, others
 
+    def selected(self, policy: Policy, reference: str, platform: str | None = None) -> Machine:
+        """Find one of the machines that a policy selects, by its name or id.
+
+        Raises:
+            MachineNotFound: it selects none of that name.
+            UsageError: it selects several, on different platforms, and none of these is named.
+            PlatformUnavailable: one of its platforms does not answer.
+        """
+        wanted = plain_uri(platform) if platform else None
+        found = [
+            one.machine
+            for one in self.machines_of(policy)[0]
+            if reference in {one.machine.name, one.machine.id} and wanted in {None, one.machine.platform}
+        ]
+        if not found:
+            raise MachineNotFound(
+                f"The policy {policy.name} selects no machine '{reference}'",
+                meaning="Nothing was asked for",
+                hint=f"See 'hotspare policy preview {policy.name}'",
+            )
+        if len(found) > 1:
+            raise UsageError(
+                f"{len(found)} platforms have a machine '{reference}'",
+                meaning="Nothing was asked for",
+                hint="Say which with --platform",
+            )
+        return found[0]
+
     def selects(self, policy: Policy, machine: Machine) -> bool:
         """Tell whether a policy selects a machine, without asking any platform."""
         obstacle = policy.select.obstacle(machine.name, machine.marks.tags)
@@ -98,8 +130,10 @@ class Fleet:
             machine: the machine.
             repository: URL of an opened repository.
         """
-        newest = {point.machine_id: point for point in self.catalog.last_points(machine.platform, repository)}
-        point = newest.get(machine.id)
+        at = (machine.platform, repository)
+        if at not in self._newest:  # asked once for all machines of a platform
+            self._newest[at] = {point.machine_id: point for point in self.catalog.last_points(*at)}
+        point = self._newest[at].get(machine.id)
         runs = self.catalog.good_backups(machine.platform, machine.name, repository, LOOKED_AT)
         return Standing(
             known(machine),

@@ -3,8 +3,8 @@
 Pure: from a list of machines with their newest point and run, the policies, and what goes on now.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -15,7 +15,9 @@ from hotspare.policy.planning import opening_intervals
 from hotspare.policy.policy import Policy
 from hotspare.units import format_duration
 
-StandingName = Literal["ok", "warning", "failed", "missed", "never-run", "disabled", "stale", "gone"]
+StandingName = Literal[
+    "ok", "warning", "failed", "running", "missed", "never-run", "disabled", "stale", "gone"
+]
 _GRACE = timedelta(hours=1)
 """What is due begins within this time, unless a window is closed: others may go first."""
 _LOOKED_BACK = (timedelta(hours=3), timedelta(days=2), timedelta(days=40))
@@ -83,6 +85,21 @@ def stand(
         for one in policies.values()
     ]
     return [_stand(uri, line, applied, now) for uri, line in machines]
+
+
+def while_running(standings: Iterable[MachineStanding], busy: Set[tuple[str, str]]) -> list[MachineStanding]:
+    """Give the same, but of machines that are backed up now, that they are.
+
+    Args:
+        standings: of machines.
+        busy: platform, and name or id of each machine that is backed up now.
+    """
+    return [
+        replace(one, name="running", because=f"it is backed up now; before that: {one.because}")
+        if busy & {(one.platform, one.line.name), (one.platform, one.line.id)}
+        else one
+        for one in standings
+    ]
 
 
 def _stand(uri: str, line: ListedMachine, policies: Sequence[_Applied], now: datetime) -> MachineStanding:

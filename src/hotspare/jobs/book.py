@@ -1,26 +1,30 @@
 """Jobs as people and the API see them: what waits, what runs, how it ended; asked for, cancelled, hurried."""
 
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from hotspare.errors import HotspareError, JobNotFound
+from hotspare.errors import Conflict, JobNotFound
 from hotspare.jobs.claims import ClaimRow, Claims
 from hotspare.jobs.database import checked_url, database_errors, open_database
 from hotspare.jobs.movers import MoverRow, Movers
-from hotspare.jobs.orders import Job, JobState, Order
+from hotspare.jobs.orders import Job, JobState, Order, Place
 from hotspare.jobs.queue import JobQueue, QueuedJob
 from hotspare.jobs.waiting import Waiting, WaitingRow
 
 
 class JobBook:
-    """A job database that a server has made. A context manager: leaving it lets go of the database."""
+    """A job database that a server has made, for several threads. Leaving the context lets go of it.
+
+    All that asks the database raises ``JobDatabaseUnavailable`` when it does not answer.
+    """
 
     def __init__(self, url: str) -> None:
         """Open it.
 
         Raises:
             ConfigError: the URL is none.
-            HotspareError: it does not answer, or no server has ever used it.
+            JobDatabaseUnavailable: it does not answer, or no server has ever used it.
         """
         checked = checked_url(url)
         self._engine = open_database(checked, make=False)
@@ -39,14 +43,41 @@ class JobBook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
         self._queue.close()
         self._engine.dispose()
 
     def jobs(self, limit: int) -> list[Job]:
         """Give all that wait, then the newest that do not, the newest first."""
+        return self.waiting() + self.begun(limit)
+
+    def waiting(self) -> list[Job]:
+        """Give all that wait, who asked first first."""
         with database_errors("read"):
-            waiting = [_waiting_job(row) for row in self._waiting.all()]
-            return waiting + self._described(self._queue.newest(limit))
+            return sorted(map(_waiting_job, self._waiting.all()), key=lambda job: job.place)
+
+    def begun(self, limit: int, before: Place | None = None) -> list[Job]:
+        """Give the newest of those that do not wait any more, the newest first.
+
+        Args:
+            limit: how many at most; less than that many are all that there are.
+            before: only those behind this place.
+        """
+        with database_errors("read"):
+            return self._described(self._queue.newest(limit, before))
+
+    def ended_since(self, moment: datetime) -> list[Job]:
+        """Give those that have ended since then, the newest first; at most the newest thousand."""
+        with database_errors("read"):
+            return self._described(self._queue.ended_since(moment))
+
+    def active(self) -> list[Job]:
+        """Give those that may begin or have begun, and have not ended."""
+        with database_errors("read"):
+            return self._described(self._queue.active())
 
     def get(self, job: str) -> Job:
         """Give one job. Raises ``JobNotFound``."""
@@ -76,7 +107,7 @@ class JobBook:
 
         Raises:
             JobNotFound: there is none of that id.
-            HotspareError: it has ended already.
+            Conflict: it has ended already.
         """
         with database_errors("written"):
             if not self._waiting.change(job, dropped=True):
@@ -89,11 +120,11 @@ class JobBook:
 
         Raises:
             JobNotFound: there is none of that id.
-            HotspareError: it has not ended yet.
+            Conflict: it has not ended yet.
         """
         before = self.get(job)
         if before.state in {"waiting", "queued", "running"}:
-            raise HotspareError(f"Job {job} is {before.state}", meaning="Nothing was changed")
+            raise Conflict(f"Job {job} is {before.state}", meaning="Nothing was changed")
         order = before.order
         return self.ask(
             Order(
@@ -110,11 +141,11 @@ class JobBook:
 
         Raises:
             JobNotFound: there is none of that id.
-            HotspareError: it does not wait any more.
+            Conflict: it does not wait any more.
         """
         with database_errors("written"):
             if not self._waiting.change(job, priority=priority):
-                raise HotspareError(
+                raise Conflict(
                     f"Job {job} is {self.get(job).state}",
                     meaning="Its priority has no effect any more, and was not changed",
                 )
@@ -122,7 +153,7 @@ class JobBook:
 
     def _refuse_ended(self, job: Job) -> None:
         if job.state not in {"queued", "running"}:
-            raise HotspareError(f"Job {job.id} has ended: {job.state}", meaning="Nothing was changed")
+            raise Conflict(f"Job {job.id} has ended: {job.state}", meaning="Nothing was changed")
 
     def _described(self, queued: list[QueuedJob]) -> list[Job]:
         rows = self._claims.of([one.job for one in queued])

@@ -6,20 +6,23 @@ as giving up does, so the one sees the other. After it the attempt is ``committi
 run over asks the repository what became of it.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
+from hotspare.cancellation import Cancellation
 from hotspare.documents.progress import Progress
 from hotspare.errors import RunExpelled
-from hotspare.jobs.database import claims, database_errors, movers
+from hotspare.jobs.database import claims, database_errors, is_outage, movers
 from hotspare.jobs.orders import Result
 
 _COMMIT_PATIENCE = 60.0
-"""For how many seconds a run that is through waits for a database that is not there."""
+"""For how many seconds a run that is through, and holds its snapshot, waits for a database that is away."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,15 @@ class Claims:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def take(self, job: str, mover: int) -> tuple["JobClaim", ClaimRow | None]:
+    def take(
+        self, job: str, mover: int, cancellation: Cancellation | None = None
+    ) -> tuple["JobClaim", ClaimRow | None]:
         """Begin an attempt; gives it, and the one before it if there was one.
+
+        Args:
+            job: the run.
+            mover: who begins it.
+            cancellation: of the attempt; ends its waiting for the database. None for none.
 
         Raises:
             RunExpelled: the mover was given up.
@@ -63,7 +73,7 @@ class Claims:
                 # What it was about to do has to be known to whoever comes after us as well.
                 kept = {"attempt": number, "mover": mover}
                 connection.execute(claims.update().where(claims.c.job == job).values(**kept))
-        return JobClaim(self._engine, job, number, mover), before
+        return JobClaim(self._engine, job, number, mover, cancellation or Cancellation()), before
 
     def of(self, jobs: list[str]) -> dict[str, ClaimRow]:
         """Give how runs stand, by job."""
@@ -92,16 +102,34 @@ class Claims:
 class JobClaim:
     """One attempt at a run; fulfils ``backup.claim.Claim``."""
 
-    def __init__(self, engine: sa.Engine, job: str, attempt: int, mover: int) -> None:
+    def __init__(
+        self, engine: sa.Engine, job: str, attempt: int, mover: int, cancellation: Cancellation
+    ) -> None:
         self._engine = engine
+        self._cancellation = cancellation
         self.job = job
         self.attempt = attempt
         self._mover = mover
 
     def begun(self, session: str) -> None:
-        """Note the session that the attempt stores under."""
+        """Note the session that the attempt stores under; waits for a database that is away.
+
+        Nothing of the machine is held yet, so there is no haste.
+
+        Raises:
+            RunExpelled: the attempt was given up.
+            Interrupted: it was stopped meanwhile.
+        """
         with database_errors("written"):
-            self._change({"session": session, "state": "working"})
+            while True:
+                try:
+                    return self._change({"session": session, "state": "working"})
+                except SQLAlchemyError as error:
+                    if not is_outage(error):
+                        raise
+                    _log.warning("A run begins when the job database answers again: %s", error)
+                self._cancellation.check()
+                self._cancellation.pause(1)
 
     def before_commit(self) -> None:
         """Return when this attempt may publish its restore point.
@@ -115,8 +143,8 @@ class JobClaim:
             while True:
                 try:
                     return self._change({"state": "committing"})
-                except OperationalError:
-                    if time.monotonic() > deadline:
+                except SQLAlchemyError as error:
+                    if not is_outage(error) or time.monotonic() > deadline:
                         raise
                     time.sleep(1)
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.event import listen
 
-from hotspare.errors import ConfigError, HotspareError
+from hotspare.errors import ConfigError, JobDatabaseUnavailable
 
 metadata = sa.MetaData()
 
@@ -104,7 +104,7 @@ def open_database(url: str, *, make: bool = True) -> sa.Engine:
         make: make the tables where they are not there, and a file's folder.
 
     Raises:
-        HotspareError: it does not answer; or it was never used, and nothing is to be made.
+        JobDatabaseUnavailable: it does not answer; or it was never used, and nothing is to be made.
     """
     is_sqlite = url.startswith("sqlite")
     arguments: dict[str, Any] = {} if is_sqlite else {"connect_timeout": _CONNECT_SECONDS}
@@ -118,7 +118,7 @@ def open_database(url: str, *, make: bool = True) -> sa.Engine:
             metadata.create_all(engine)
         elif not _is_used(engine):
             engine.dispose()
-            raise HotspareError(
+            raise JobDatabaseUnavailable(
                 "No server has ever used this job database",
                 meaning="There are no jobs",
                 hint="Start one with 'hotspare server'",
@@ -143,11 +143,17 @@ def database_errors(verb: str) -> Iterator[None]:
         yield
     except sa.exc.SQLAlchemyError as error:
         detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise HotspareError(
+        raise JobDatabaseUnavailable(
             f"The job database cannot be {verb}: {detail}",
             meaning="Restore points are not affected",
             hint="See that it runs and that this user may use it; a server goes on by itself when it is back",
         ) from error
+
+
+def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
+    """Tell whether the database is not there at all, and may be back; else it refused what it was asked."""
+    broken = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    return broken or isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError))
 
 
 def _wait_for_locks(connection: sqlite3.Connection, _record: object) -> None:

@@ -10,13 +10,14 @@ from typing import Literal, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from hotspare.cancellation import Cancellation
 from hotspare.documents.progress import ProgressWatch
 from hotspare.errors import HotspareError, RunExpelled
 from hotspare.jobs import worker
 from hotspare.jobs.claims import ClaimRow, Claims, JobClaim
+from hotspare.jobs.database import is_outage
 from hotspare.jobs.movers import BEAT_SECONDS, Movers, Watch, known_dead
 from hotspare.jobs.orders import Order, Result
 from hotspare.jobs.queue import JobQueue
@@ -36,7 +37,7 @@ class _Running:
 
     order: Order
     claim: JobClaim
-    cancellation: Cancellation = field(default_factory=Cancellation)
+    cancellation: Cancellation
     stopped_for: _Reason | None = None
     watch: ProgressWatch = field(default_factory=ProgressWatch)
     """Keeps what events say of how far it is."""
@@ -95,13 +96,14 @@ class Mover:
     # What DBOS calls, each run in a thread of its own.
 
     def _carry_out(self, job: str, order: Order) -> Result:
+        cancellation = Cancellation()
         try:
-            claim, before = self._patiently(lambda: self._claims.take(job, self.id))
+            claim, before = self._patiently(lambda: self._claims.take(job, self.id, cancellation))
         except RunExpelled as error:
             raise worker.GivenUp from error
         if before is not None and (known := self._known_result(order, claim, before)):
             return known
-        running = _Running(order, claim)
+        running = _Running(order, claim, cancellation)
         self._running[job] = running
         try:
             if self._stopping.is_set():
@@ -156,8 +158,10 @@ class Mover:
         while True:
             try:
                 return ask()
-            except OperationalError as error:
-                _log.warning("The job database does not answer: %s", error.orig)
+            except SQLAlchemyError as error:
+                if not is_outage(error):
+                    raise
+                _log.warning("The job database does not answer: %s", error)
                 if self._stopping.wait(1):
                     raise worker.GivenUp from error
 

@@ -14,6 +14,10 @@ JobState = Literal["waiting", "queued", "running", "ok", "failed", "interrupted"
 """``queued``: it may begin, and no mover of its host has taken it yet."""
 
 
+Place = tuple[int, str]
+"""Of a job among all: when it was asked for, in milliseconds since the epoch, and its id."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One machine to be backed up by one policy."""
 
@@ -69,3 +73,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     """As of its last heartbeat."""
     result: Result | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is among all."""
+        return round(self.asked_at * 1000), self.id

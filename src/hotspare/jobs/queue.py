@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from dbos import DBOSClient, DBOSPortableJSONSerializer, WorkflowStatus
 
 from hotspare.jobs.database import database_errors
-from hotspare.jobs.orders import Order, Result
+from hotspare.jobs.orders import Order, Place, Result
 
 APPLICATION = "hotspare"
 VERSION = "1"
@@ -18,6 +18,9 @@ WORKFLOW = "back-up"
 _ACTIVE = ["ENQUEUED", "PENDING"]
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
 _FORGOTTEN_AT_ONCE = 500
+_TOLD_AT_ONCE = 1000
+_AT_ONE_TIME = 20
+"""More runs than can be submitted within one millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class JobQueue:
     """The queue in a job database whose tables are there already."""
 
     def __init__(self, url: str) -> None:
-        """``url`` is one that ``checked_url`` gave. Raises ``HotspareError`` when nothing answers there."""
+        """``url`` is one that ``checked_url`` gave. Raises ``JobDatabaseUnavailable``."""
         with database_errors("opened"):
             self._client = DBOSClient(
                 system_database_url=url,
@@ -75,9 +78,23 @@ class JobQueue:
         """Give the runs that have not ended."""
         return self._list(status=_ACTIVE)
 
-    def newest(self, limit: int) -> list[QueuedJob]:
-        """Give the newest runs, the newest first."""
-        return self._list(limit=limit, sort_desc=True)
+    def newest(self, limit: int, before: Place | None = None) -> list[QueuedJob]:
+        """Give the newest runs, the newest first; less than ``limit`` are all that there are.
+
+        ``before`` leaves out those of that place and all that are newer.
+        """
+        # A few more, since those of one millisecond are in no order of their own.
+        asked = limit + _AT_ONE_TIME
+        end = {} if before is None else {"end_time": _moment(before[0] + 1)}
+        found = sorted(self._list(limit=asked, sort_desc=True, **end), key=_place, reverse=True)
+        if len(found) == asked:
+            last = _place(found[-1])[0]
+            found = [one for one in found if _place(one)[0] > last] or found
+        return [one for one in found if before is None or _place(one) < before][:limit]
+
+    def ended_since(self, moment: datetime) -> list[QueuedJob]:
+        """Give the runs that have ended since then, the newest first; at most the newest thousand."""
+        return self._list(completed_after=moment.isoformat(), sort_desc=True, limit=_TOLD_AT_ONCE)
 
     def get(self, job: str) -> QueuedJob | None:
         """Give one run; None when there is none of that id."""
@@ -113,6 +130,14 @@ class JobQueue:
     def _list(self, **wanted: Any) -> list[QueuedJob]:  # noqa: ANN401 - as DBOS takes it
         with database_errors("read"):
             return [_job(status) for status in self._client.list_workflows(name=WORKFLOW, **wanted)]
+
+
+def _place(job: QueuedJob) -> Place:
+    return round(job.asked_at * 1000), job.job
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
 def _job(status: WorkflowStatus) -> QueuedJob:

@@ -1,0 +1,37 @@
+"""Jobs as JSON documents, the same for commands and HTTP."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hotspare.documents.form import utc_time
+from hotspare.documents.progress import progress_fields
+from hotspare.jobs.movers import MoverRow
+from hotspare.jobs.orders import Job
+
+
+def job_fields(job: Job) -> dict[str, Any]:
+    """Describe a job."""
+    progress, result = job.progress, job.result
+    return {
+        "id": job.id,
+        "policy": job.order.policy,
+        "platform": job.order.platform,
+        "machine": job.order.machine,
+        "machine_id": job.order.machine_id,
+        "state": job.state,
+        "because": job.order.because,
+        "priority": job.priority,
+        "asked_at": utc_time(datetime.fromtimestamp(job.asked_at, UTC)),
+        "mover": job.mover,
+        "attempt": job.attempt,
+        **progress_fields(progress),
+        **({"bytes_read": result.bytes_read, "bytes_stored": result.bytes_stored} if result else {}),
+        "point": result.point if result else None,
+        "error_code": result.error_code if result else None,
+        "error": result.error if result else None,
+    }
+
+
+def mover_fields(mover: MoverRow) -> dict[str, Any]:
+    """Describe a mover."""
+    return {"name": mover.title, "state": mover.state, "hosts": list(mover.queues)}
