@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.api.world import PASSWORD
 from tests.cli.program import Program
@@ -21,6 +21,7 @@ _PATIENCE = 60
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the distribution's Chromium."""
+    expect.set_options(timeout=_PATIENCE * 500)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -77,7 +78,7 @@ class Visit:
 def visiting(browser: Browser, url: str, **look: Any) -> Iterator[Visit]:
     """Open a window of somebody who was never here."""
     context = browser.new_context(ignore_https_errors=True, **look)
-    context.set_default_timeout(_PATIENCE * 1000)
+    context.set_default_timeout(_PATIENCE * 500)
     page = context.new_page()
     visit = Visit(page, url)
 
@@ -90,6 +91,10 @@ def visiting(browser: Browser, url: str, **look: Any) -> Iterator[Visit]:
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
     try:
         yield visit
+    except BaseException:
+        print(page.url, visit.complaints, page.locator("body").inner_text(), sep="\n")
+        page.screenshot(path="/tmp/console-failure.png", full_page=True)
+        raise
     finally:
         context.close()
 

@@ -17,7 +17,7 @@ from hotspare.api.estate import target_of_machine
 from hotspare.api.guard import Server
 from hotspare.catalog.rows import RunRow
 from hotspare.errors import HotspareError
-from hotspare.fleet.standing import KnownPolicy, MachineStanding, stand
+from hotspare.fleet.standing import KnownPolicy, MachineStanding, stand, while_running
 
 Value = TypeVar("Value")
 _STANDINGS_SECONDS = 5.0
@@ -77,7 +77,8 @@ class Figures:
 
     def standings(self, caller: Caller) -> list[MachineStanding]:
         """Give how the machines stand that somebody may see; up to half a minute old."""
-        standings = self._standings.get()
+        busy = {(run.platform, run.machine) for run in self._running.get() if run.kind == "backup"}
+        standings = while_running(self._standings.get(), busy) if busy else self._standings.get()
         if caller.may(Permission.READ, Target()):
             return standings
         return [

@@ -12,7 +12,7 @@ from hotspare.console.rendering import page
 from hotspare.fleet.standing import MachineStanding
 
 PAGE = 50
-_GRAVITY = ("failed", "missed", "stale", "never-run", "warning", "disabled", "gone", "ok")
+_GRAVITY = ("failed", "missed", "stale", "never-run", "warning", "running", "disabled", "gone", "ok")
 STATES = ("unprotected", "protected", "rpo-broken", *_GRAVITY)
 
 

@@ -148,6 +148,7 @@ def restore(request: Request, point: str, server: ServerHere, caller: CallerHere
             answer = restores.begin_restore(point, body, request, server, caller, repository)
             return see_other(f"/activity/actions/{document_of(answer)['action']['id']}", "begun")
         asked = body_of(PlanRequest, **wanted)
+        request.state.detail = {"name": asked.name, "platform": asked.platform, "dry_run": True}
         plan = document_of(inside.plan_restore(point, asked, server, caller, repository))["plan"]
     except HotspareError as error:
         return said_in_form(

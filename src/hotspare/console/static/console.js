@@ -32,12 +32,13 @@ function charts(root) {
   for (const element of root.querySelectorAll("[data-chart]:not([data-drawn])")) {
     element.dataset.drawn = "";
     const table = document.getElementById(element.dataset.chart);
-    const rows = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => Number(cell.dataset.value))).reverse();
+    const valued = [...table.tBodies[0].rows].map((row) => [...row.cells].filter((cell) => cell.dataset.value));
+    const rows = valued.map((cells) => cells.map((cell) => Number(cell.dataset.value))).reverse();
     const columns = rows[0] ? rows[0].map((_, column) => rows.map((row) => row[column])) : [];
     if (columns.length < 2 || columns[0].length < 2) { element.remove(); continue; }
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue("--quiet"), line = style.getPropertyValue("--line");
-    const names = [...table.tHead.rows[0].cells].slice(1).map((cell) => cell.textContent.trim());
+    const names = valued[0].slice(1).map((cell) => table.tHead.rows[0].cells[cell.cellIndex].textContent.trim());
     const colours = ["--accent", "--warning", "--missed"].map((name) => style.getPropertyValue(name));
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
     const options = {
