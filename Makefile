@@ -6,7 +6,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo env PATH="$$PATH" PYTHONDONTWRI
 SOAK_ROUNDS ?= 10
 SOAK_SEEDS ?= 50000
 
-.PHONY: help setup demo test lint fmt bench bench-guest bench-inside bench-instant bench-replication bench-server bench-staggering soak lock clean
+.PHONY: help setup demo test lint fmt bench bench-console bench-guest bench-inside bench-instant bench-replication bench-server bench-staggering soak lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: setup ## measure against restic, kopia and borg (builds them)
 	@scripts/install-system-packages --bench
 	@scripts/install-bench-peers
 	@$(AS_ROOT) $(PYTHON) -m benchmarks
+
+bench-console: setup ## measure how quick the console's pages are
+	@$(PYTHON) -m benchmarks.console --write
 
 bench-guest: setup ## measure what backups do to a running virtual machine
 	@$(AS_ROOT) $(PYTHON) -m benchmarks.guest

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hotspare.api.problems import of_http
+from hotspare.console.browser import recognize
 from hotspare.console.failures import not_there
 from hotspare.console.figures import Figures
 from hotspare.console.guard import paged_by
@@ -32,6 +34,7 @@ def add_console(app: FastAPI) -> None:
         wants_page = "text/html" in request.headers.get("Accept", "")
         if request.url.path.startswith("/api/") or not wants_page:
             return of_http(error)
+        await run_in_threadpool(recognize, request)
         return not_there(request, error)
 
 

@@ -9,6 +9,7 @@ who has the cookie can know.
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from hotspare.access.tokens import LOGIN_LASTS, Caller
 from hotspare.api.guard import Server
 from hotspare.console.form import form_in
-from hotspare.errors import LoginRefused, NotPermitted
+from hotspare.errors import HotspareError, LoginRefused, NotPermitted
 
 LOGIN = "__Host-hotspare"
 VISITOR = "__Host-hotspare-visitor"
@@ -37,6 +38,12 @@ def who_browses(server: Server, request: Request) -> Caller:
     if caller.token.kind != "login":
         raise LoginRefused("An API token is no login", meaning="Nothing was done", hint="Log in")
     return caller
+
+
+def recognize(request: Request) -> None:
+    """Note who asks for a page that has no guard, if that is somebody: there is none of that address."""
+    with suppress(HotspareError):
+        request.state.caller = who_browses(request.app.state.server, request)
 
 
 def log_in(answer: Response, shown: str) -> None:
