@@ -273,6 +273,12 @@ class TokenNotFound(NotThere):
     code = "no-token"
 
 
+class PasskeyNotFound(NotThere):
+    """The user has no such passkey."""
+
+    code = "no-passkey"
+
+
 class ApprovalNotFound(NotThere):
     """Nothing of that name waits for a second person."""
 

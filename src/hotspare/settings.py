@@ -29,12 +29,14 @@ KEYS = (
     "policy_folder",
     "job_database",
     "listen",
+    "public_url",
     "scratch_folder",
     "upload_limit",
     "download_limit",
 )
 _FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "policy_folder", "scratch_folder")
 
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
 _KINDS: Iterable[Literal["file", "command"]] = ("file", "command")
 
 
@@ -66,6 +68,8 @@ class Settings:
     """URL of what servers and movers keep their jobs in; SQLite in the state folder by default."""
     listen: str
     """Address and port of a server's HTTP interface; ``none`` for no such thing."""
+    public_url: str | None
+    """Where browsers reach the server: ``https://backup-host:8460``; None for as they say it themselves."""
     scratch_folder: Path | None
     """Where a running machine's overwritten blocks wait during a backup; None for the platform's default."""
     upload_limit: str | None
@@ -128,6 +132,7 @@ def load_settings(
         policy_folder=folders.get("policy_folder") or usual.parent / "policies",
         job_database=values.get("job_database", f"sqlite:///{state_folder}/jobs.sqlite"),
         listen=values.get("listen", DEFAULT_LISTEN),
+        public_url=_origin(values, origins),
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),
@@ -205,6 +210,20 @@ def passphrase_in(environment: Mapping[str, str], variable: str) -> PassphraseSo
         if value := environment.get(named):
             return PassphraseSource(kind, value, named)
     return None
+
+
+def _origin(values: Mapping[str, str], origins: Mapping[str, str]) -> str | None:
+    """Give the public URL, which is to have nothing behind host and port. Raises ``ConfigError``."""
+    if "public_url" not in values:
+        return None
+    url = values["public_url"].rstrip("/")
+    if not _ORIGIN.fullmatch(url):
+        raise ConfigError(
+            f'{origins["public_url"]}: the setting "public_url" is {url}',
+            meaning="Nothing was done",
+            hint="Give what browsers show before the first single slash: https://backup-host:8460",
+        )
+    return url.lower()
 
 
 def _passphrase_source(

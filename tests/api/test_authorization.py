@@ -12,7 +12,14 @@ from hotspare.api.app import routes_of
 from hotspare.api.guard import Rule
 from tests.api.world import World, get
 
-PUBLIC = {"GET health", "GET ready", "POST setup", "POST login"}
+PUBLIC = {
+    "GET health",
+    "GET ready",
+    "POST setup",
+    "POST login",
+    "POST login/passkey/begin",
+    "POST login/passkey",
+}
 KNOWN = {
     "POST logout",
     "GET me",
@@ -20,6 +27,10 @@ KNOWN = {
     "POST me/totp",
     "POST me/totp/confirm",
     "POST me/totp/remove",
+    "GET me/passkeys",
+    "POST me/passkeys/begin",
+    "POST me/passkeys",
+    "POST me/passkeys/{passkey}/remove",
     "GET tokens",
     "POST tokens",
     "DELETE tokens/{token}",
@@ -74,6 +85,9 @@ BY_LOGIN = {
     "POST me/totp",
     "POST me/totp/confirm",
     "POST me/totp/remove",
+    "POST me/passkeys/begin",
+    "POST me/passkeys",
+    "POST me/passkeys/{passkey}/remove",
     "POST tokens",
     "DELETE tokens/{token}",
     "POST users",

@@ -12,7 +12,15 @@ from hotspare.console.browser import LOGIN
 from tests.api.world import World
 from tests.console.visitor import Visitor
 
-PUBLIC = {"GET /first-run", "POST /first-run", "GET /login", "POST /login", "POST /theme"}
+PUBLIC = {
+    "GET /first-run",
+    "POST /first-run",
+    "GET /login",
+    "POST /login",
+    "GET /login/passkey",
+    "POST /login/passkey",
+    "POST /theme",
+}
 KNOWN = {
     "POST /logout",
     "GET /settings",
@@ -20,6 +28,9 @@ KNOWN = {
     "POST /settings/totp",
     "POST /settings/totp/confirm",
     "POST /settings/totp/remove",
+    "POST /settings/passkeys/begin",
+    "POST /settings/passkeys",
+    "POST /settings/passkeys/{passkey}/remove",
     "GET /settings/tokens",
     "POST /settings/tokens",
     "POST /settings/tokens/{token}/revoke",

@@ -4,11 +4,14 @@ import hmac
 import secrets
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from hotspare.access.approvals import Approvals
 from hotspare.access.attempts import Attempts
 from hotspare.access.audit import AuditLog
+from hotspare.access.challenges import Challenges
 from hotspare.access.database import AccessDatabase
+from hotspare.access.passkeys import Passkeys, RelyingParty
 from hotspare.access.roles import Grant, Role
 from hotspare.access.tokens import LOGIN_LASTS, Token, Tokens
 from hotspare.access.users import User, Users
@@ -25,6 +28,7 @@ class Access:
         self.tokens = Tokens(self.database, self.users)
         self.audit = AuditLog(self.database)
         self.approvals = Approvals(self.database)
+        self.passkeys = Passkeys(self.database, self.users, Challenges())
         self._attempts = Attempts()
         self._addresses = Attempts(free=20)
         self.setup_code = None if self.users.all() else secrets.token_hex(8)
@@ -71,6 +75,33 @@ class Access:
         self._attempts.succeeded(keys)
         self.audit.add(user.name, "log in", user.name, address=address)
         return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
+
+    def log_in_with_passkey(
+        self, credential: dict[str, Any], party: RelyingParty, address: str
+    ) -> tuple[Token, str]:
+        """Let somebody in by a passkey alone, as ``log_in``; ``credential`` as ``Passkeys.check`` takes it.
+
+        Raises:
+            LoginRefused: something is wrong; it is not said what.
+            TooManyAttempts: too much was wrong before from this address.
+        """
+        self._addresses.begin(address)
+        try:
+            user, passkey = self.passkeys.check(credential, party)
+        except HotspareError as error:
+            self.audit.add("", "log in", outcome=error.code, address=address, detail={"by": "passkey"})
+            raise
+        self._addresses.succeeded(address)
+        how = {"by": "passkey", "passkey": passkey.name}
+        self.audit.add(user.name, "log in", user.name, address=address, detail=how)
+        return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
+
+    def confirm(self, name: str, password: str, code: str | None, address: str) -> None:
+        """Have somebody who is logged in show the password again. Raises as ``log_in``."""
+        keys = f"{name[:64]} {address}"
+        self._attempts.begin(keys)
+        self.users.check(name, password, code)
+        self._attempts.succeeded(keys)
 
     def issue_token(
         self, user: str, name: str, grants: tuple[Grant, ...] | None, days: int | None

@@ -57,6 +57,18 @@ MIGRATIONS = (
         at REAL NOT NULL
     ) STRICT;
     """,
+    """
+    ALTER TABLE users ADD COLUMN handle TEXT;
+    CREATE TABLE passkeys (
+        id TEXT PRIMARY KEY,
+        user TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        public_key BLOB NOT NULL,
+        sign_count INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        used_at TEXT
+    ) STRICT;
+    """,
 )
 
 

@@ -33,7 +33,7 @@ def is_password(kept: str | None, password: str) -> bool:
         _HASHER.verify(kept or _nobodys(), password[:_LENGTH_MAX])
     except (VerificationError, InvalidHashError):
         return False
-    return kept is not None
+    return bool(kept)
 
 
 @cache

@@ -65,6 +65,15 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def origin_of(request: Request, server: Server) -> str:
+    """Give where a browser reaches this server: ``https://backup-host:8460``; as it says, unless it is set.
+
+    Behind a proxy it has to be set, as the proxy may speak TLS where we do not, or have another name.
+    """
+    asked = f"{request.url.scheme}://{request.headers.get('Host', '')}".lower()
+    return server.estate.settings.public_url or asked
+
+
 ServerHere = Annotated[Server, Depends(_server_of)]
 CallerHere = Annotated[Caller, Depends(_caller_of)]
 

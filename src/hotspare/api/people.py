@@ -58,6 +58,7 @@ class UserChange(Strict):
     disabled: bool | None = None
     password: str | None = Field(None, max_length=1024)
     remove_totp: bool = False
+    remove_passkeys: bool = False
 
 
 class PasswordRequest(Strict):
@@ -163,11 +164,14 @@ def change_user(user: str, body: UserChange, request: Request, server: ServerHer
         "disabled": body.disabled,
         "password": body.password is not None,
         "remove_totp": body.remove_totp,
+        "remove_passkeys": body.remove_passkeys,
     }
     changed = server.access.users.change(user, grants=grants, disabled=body.disabled, password=body.password)
     if body.remove_totp:
         server.access.users.remove_totp(user)
         changed = server.access.users.get(user)
+    if body.remove_passkeys:
+        server.access.passkeys.remove_all(user)
     return answer("user", user=_user_fields(changed))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission
-from hotspare.api import do, events, inside, jobs, people, policies, see, watch
+from hotspare.api import do, events, inside, jobs, passkeys, people, policies, see, watch
 from hotspare.api.guard import Rule
 
 PREFIX = "/api/v1"
@@ -48,12 +48,18 @@ ROUTES = (
     Route("GET", "/ready", watch.show_readiness, _PUBLIC, ("readiness",), (200, 503)),
     Route("POST", "/setup", people.set_up, _PUBLIC, ("user",), (201,)),
     Route("POST", "/login", people.log_in, _PUBLIC, ("login",)),
+    Route("POST", "/login/passkey/begin", passkeys.begin_passkey_login, _PUBLIC, ("passkey-options",)),
+    Route("POST", "/login/passkey", passkeys.log_in_with_passkey, _PUBLIC, ("login",)),
     Route("POST", "/logout", people.log_out, Rule(secret=True), ("token-revoked",)),
     Route("GET", "/me", people.show_me, _ANYBODY, ("me",)),
     Route("POST", "/me/password", people.change_password, _SELF, ("user",)),
     Route("POST", "/me/totp", people.begin_totp, _SELF, ("totp",)),
     Route("POST", "/me/totp/confirm", people.confirm_totp, _SELF, ("user",)),
     Route("POST", "/me/totp/remove", people.remove_totp, _SELF, ("user",)),
+    Route("GET", "/me/passkeys", passkeys.list_passkeys, _ANYBODY, ("passkeys",)),
+    Route("POST", "/me/passkeys/begin", passkeys.begin_passkey, _SELF, ("passkey-options",)),
+    Route("POST", "/me/passkeys", passkeys.add_passkey, _SELF, ("passkey",), (201,)),
+    Route("POST", "/me/passkeys/{passkey}/remove", passkeys.remove_passkey, _SELF, ("passkey-removed",)),
     Route("GET", "/tokens", people.list_tokens, _ANYBODY, ("tokens",)),
     Route("POST", "/tokens", people.add_token, _SELF, ("token",), (201,)),
     Route("DELETE", "/tokens/{token}", people.revoke_token, _SELF, ("token-revoked",)),

@@ -3,8 +3,9 @@
 from fastapi import Request
 from starlette.responses import Response
 
-from hotspare.api import people
+from hotspare.api import passkeys, people
 from hotspare.api.guard import CallerHere, Server, ServerHere
+from hotspare.api.passkeys import PasskeyLoginRequest
 from hotspare.api.people import LoginRequest, SetupRequest
 from hotspare.console import browser
 from hotspare.console.document import document_of
@@ -58,6 +59,24 @@ def _logged_in(request: Request, server: Server, form: Form, next_: str) -> Resp
     document = document_of(people.log_in(body, request, server))
     answer = see_other(next_)
     browser.log_in(answer, document["token"])
+    return answer
+
+
+def begin_passkey(request: Request, server: ServerHere) -> Response:
+    """Give what the browser needs to have a passkey sign."""
+    return passkeys.begin_passkey_login(request, server)
+
+
+def log_in_with_passkey(request: Request, server: ServerHere, form: FormHere) -> Response:
+    """Log in with a passkey."""
+    next_ = _place_here(form.text("next", "/"))
+    try:
+        body = body_of(PasskeyLoginRequest, credential=form.document("credential"))
+        shown = document_of(passkeys.log_in_with_passkey(body, request, server))["token"]
+    except HotspareError as error:
+        return said_in_form(request, "login.html", error, title="Log in", name="", next=next_)
+    answer = see_other(next_)
+    browser.log_in(answer, shown)
     return answer
 
 

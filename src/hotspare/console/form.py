@@ -1,9 +1,10 @@
 """What a form holds, and its turning into what handlers of the HTTP interface take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
+import msgspec
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
@@ -43,6 +44,17 @@ class Form:
         """Give the lines of a text, or what stands between commas, those that are not empty."""
         raw = self._fields.get(name, [""])[0].replace(",", "\n")
         return tuple(line.strip() for line in raw.splitlines() if line.strip())
+
+    def document(self, name: str) -> dict[str, Any]:
+        """Give what a script of ours put into a field as JSON. Raises ``UsageError``."""
+        try:
+            return msgspec.json.decode(self.secret(name), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise UsageError(
+                "The browser did not say what it was asked for",
+                meaning="Nothing was done",
+                hint="Permit scripts of this server, and try again",
+            ) from error
 
     def flag(self, name: str) -> bool:
         """Tell whether a box is ticked."""

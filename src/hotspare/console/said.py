@@ -9,6 +9,8 @@ SAID = {
     "password-changed": "The password was changed. Log in with the new one.",
     "totp-on": "From now on, each login asks for a code of your authenticator app.",
     "totp-off": "Logins ask for no code any more.",
+    "passkey-made": "The passkey was made. From now on it lets you in without a password or code.",
+    "passkey-removed": "The passkey lets nobody in any more. Remove it from your device as well.",
     "token-revoked": "It is believed no longer.",
     "user-made": "The user was made.",
     "user-changed": "The user was changed.",

@@ -2,21 +2,23 @@
 
 from typing import Any
 
+import msgspec
 import segno
 from fastapi import Request
 from markupsafe import Markup
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission, Role
-from hotspare.api import people
+from hotspare.api import passkeys, people
 from hotspare.api.guard import CallerHere, Server, ServerHere
+from hotspare.api.passkeys import PasskeyRequest, ProofRequest
 from hotspare.api.people import CodeRequest, GrantRequest, PasswordRequest, TokenRequest, TotpRequest
 from hotspare.console import browser
 from hotspare.console.document import document_of
 from hotspare.console.failures import said_in_form
 from hotspare.console.form import Form, FormHere, body_of
 from hotspare.console.rendering import page, see_other
-from hotspare.errors import HotspareError, UsageError
+from hotspare.errors import HotspareError, LoginRefused, UsageError
 
 
 def show_account(request: Request, server: ServerHere, caller: CallerHere) -> Response:
@@ -81,6 +83,41 @@ def remove_totp(request: Request, server: ServerHere, caller: CallerHere, form: 
     return see_other("/settings", "totp-off")
 
 
+def begin_passkey(request: Request, server: ServerHere, caller: CallerHere, form: FormHere) -> Response:
+    """Show the page on which the browser makes a passkey."""
+    try:
+        begun = document_of(passkeys.begin_passkey(_proof_in(form), request, server, caller))
+    except HotspareError as error:
+        return said_in_form(request, "account.html", error, **_account(server, caller))
+    options = msgspec.json.encode(begun["options"]).decode()
+    return page(request, "passkey.html", title="Make a passkey", options=options)
+
+
+def add_passkey(request: Request, server: ServerHere, caller: CallerHere, form: FormHere) -> Response:
+    """Take the passkey that the browser has made."""
+    try:
+        body = body_of(PasskeyRequest, name=form.text("name"), credential=form.document("credential"))
+        passkeys.add_passkey(body, request, server, caller)
+    except HotspareError as error:
+        return said_in_form(request, "account.html", error, **_account(server, caller))
+    return see_other("/settings", "passkey-made")
+
+
+def remove_passkey(
+    request: Request, passkey: str, server: ServerHere, caller: CallerHere, form: FormHere
+) -> Response:
+    """Have a passkey let nobody in any more."""
+    try:
+        passkeys.remove_passkey(passkey, _proof_in(form), request, server, caller)
+    except LoginRefused as error:
+        return said_in_form(request, "account.html", error, **_account(server, caller))
+    return see_other("/settings", "passkey-removed")
+
+
+def _proof_in(form: Form) -> ProofRequest:
+    return body_of(ProofRequest, password=form.secret("password"), code=form.optional("code"))
+
+
 def show_tokens(request: Request, server: ServerHere, caller: CallerHere) -> Response:
     """Show API tokens: one's own, as an admin everybody's."""
     return _tokens(request, server, caller)
@@ -130,6 +167,7 @@ def _account(server: Server, caller: CallerHere) -> dict[str, Any]:
         "tabs": tabs_for(caller),
         "me": document_of(people.show_me(caller))["user"],
         "logins": logins,
+        "passkeys": document_of(passkeys.list_passkeys(server, caller))["passkeys"],
         "own": caller.token.id,
     }
 

@@ -54,6 +54,8 @@ def _change_in(form: Form) -> UserChange:
             return body_of(UserChange, password=form.secret("password"))
         case "totp":
             return body_of(UserChange, remove_totp=True)
+        case "passkeys":
+            return body_of(UserChange, remove_passkeys=True)
         case "disable" | "enable" as word:
             return body_of(UserChange, disabled=word == "disable")
     raise UsageError("The form does not say what is to change", meaning="Nothing was changed")
