@@ -297,6 +297,12 @@ class JobNotFound(NotThere):
     code = "no-job"
 
 
+class ProviderUnavailable(HotspareError):
+    """The identity provider does not answer, or not as it should."""
+
+    code = "identity-provider"
+
+
 class JobDatabaseUnavailable(HotspareError):
     """The job database does not answer, or no server has ever used it."""
 

@@ -30,11 +30,19 @@ KEYS = (
     "job_database",
     "listen",
     "public_url",
+    "sign_on_file",
     "scratch_folder",
     "upload_limit",
     "download_limit",
 )
-_FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "policy_folder", "scratch_folder")
+_FOLDER_KEYS = (
+    "passphrase_file",
+    "key_file",
+    "state_folder",
+    "policy_folder",
+    "sign_on_file",
+    "scratch_folder",
+)
 
 _ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
 _KINDS: Iterable[Literal["file", "command"]] = ("file", "command")
@@ -70,6 +78,8 @@ class Settings:
     """Address and port of a server's HTTP interface; ``none`` for no such thing."""
     public_url: str | None
     """Where browsers reach the server: ``https://backup-host:8460``; None for as they say it themselves."""
+    sign_on_file: Path | None
+    """Says who the provider of single sign-on is; None for no such thing."""
     scratch_folder: Path | None
     """Where a running machine's overwritten blocks wait during a backup; None for the platform's default."""
     upload_limit: str | None
@@ -133,6 +143,7 @@ def load_settings(
         job_database=values.get("job_database", f"sqlite:///{state_folder}/jobs.sqlite"),
         listen=values.get("listen", DEFAULT_LISTEN),
         public_url=_origin(values, origins),
+        sign_on_file=_absolute(values["sign_on_file"], home) if "sign_on_file" in values else None,
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),

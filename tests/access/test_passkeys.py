@@ -270,6 +270,7 @@ def test_challenges_are_over_after_some_minutes_and_forgotten() -> None:
 
 def test_what_was_there_before_passkeys_is_kept(access: Access, tmp_path: Path) -> None:
     access.database.change("DROP TABLE passkeys")
+    access.database.change("DROP TABLE identities")
     access.database.change("ALTER TABLE users DROP COLUMN handle")
     access.database.change("PRAGMA user_version = 1")
     with_passkeys = Access(tmp_path)

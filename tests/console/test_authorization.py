@@ -19,6 +19,9 @@ PUBLIC = {
     "POST /login",
     "GET /login/passkey",
     "POST /login/passkey",
+    "GET /login/sign-on",
+    "GET /login/sign-on/back",
+    "GET /login/sign-on/end",
     "POST /theme",
 }
 KNOWN = {

@@ -12,7 +12,9 @@ from hotspare.access.audit import AuditLog
 from hotspare.access.challenges import Challenges
 from hotspare.access.database import AccessDatabase
 from hotspare.access.passkeys import Passkeys, RelyingParty
+from hotspare.access.provider import Provider
 from hotspare.access.roles import Grant, Role
+from hotspare.access.sign_on import SignOn
 from hotspare.access.tokens import LOGIN_LASTS, Token, Tokens
 from hotspare.access.users import User, Users
 from hotspare.errors import HotspareError, LoginRefused
@@ -21,14 +23,21 @@ from hotspare.errors import HotspareError, LoginRefused
 class Access:
     """Users, tokens, approvals and the record, in one database."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open it in the state folder. Raises as ``AccessDatabase``."""
+    def __init__(self, folder: Path, provider: Provider | None = None) -> None:
+        """Open it in the state folder. Raises as ``AccessDatabase``.
+
+        Args:
+            folder: the state folder.
+            provider: answers for who comes by single sign-on; None for no such thing.
+        """
         self.database = AccessDatabase(folder)
         self.users = Users(self.database)
         self.tokens = Tokens(self.database, self.users)
         self.audit = AuditLog(self.database)
         self.approvals = Approvals(self.database)
-        self.passkeys = Passkeys(self.database, self.users, Challenges())
+        challenges = Challenges()
+        self.passkeys = Passkeys(self.database, self.users, challenges)
+        self.sign_on = SignOn(self.database, self.users, challenges, provider) if provider else None
         self._attempts = Attempts()
         self._addresses = Attempts(free=20)
         self.setup_code = None if self.users.all() else secrets.token_hex(8)
@@ -93,6 +102,30 @@ class Access:
             raise
         self._addresses.succeeded(address)
         how = {"by": "passkey", "passkey": passkey.name}
+        self.audit.add(user.name, "log in", user.name, address=address, detail=how)
+        return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
+
+    def log_in_by_sign_on(
+        self, flow: str, came: dict[str, str], redirect: str, address: str
+    ) -> tuple[Token, str]:
+        """Let somebody in for whom the provider answers, as ``log_in``; arguments as ``SignOn.finish``.
+
+        Raises:
+            LoginRefused: something is wrong, or there is no single sign-on, or no first user yet.
+            TooManyAttempts: too much was wrong before from this address.
+            ProviderUnavailable: the provider does not answer.
+        """
+        if self.sign_on is None or self.setup_code is not None:
+            raise LoginRefused("There is no single sign-on here yet", meaning="Nothing was done")
+        self._addresses.begin(address)
+        how = {"by": "single sign-on", "issuer": self.sign_on.provider.said.issuer}
+        try:
+            user = self.sign_on.finish(flow, came, redirect)
+        except HotspareError as error:
+            said = {**how, "why": error.what[:500]}
+            self.audit.add("", "log in", outcome=error.code, address=address, detail=said)
+            raise
+        self._addresses.succeeded(address)
         self.audit.add(user.name, "log in", user.name, address=address, detail=how)
         return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
 

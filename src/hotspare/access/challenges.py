@@ -1,7 +1,8 @@
 """Challenges: random texts that somebody has to bring back, for one purpose, once, within some minutes.
 
 Nothing is kept of a challenge until it comes back: each carries until when it holds, and a seal that only
-this process can make. So nobody can fill the server's memory, or push out another's challenge, by asking for many.
+this process can make. So nobody can fill the server's memory, or push out another's challenge, by asking for
+many.
 """
 
 import hashlib

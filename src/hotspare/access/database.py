@@ -68,6 +68,12 @@ MIGRATIONS = (
         created_at TEXT NOT NULL,
         used_at TEXT
     ) STRICT;
+    CREATE TABLE identities (
+        issuer TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        user TEXT NOT NULL UNIQUE REFERENCES users (name) ON DELETE CASCADE,
+        PRIMARY KEY (issuer, subject)
+    ) STRICT;
     """,
 )
 

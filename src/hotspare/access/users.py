@@ -24,6 +24,8 @@ class User:
     has_totp: bool
     disabled: bool
     created_at: str
+    has_password: bool = True
+    """False for who comes by single sign-on."""
 
     @property
     def is_admin(self) -> bool:
@@ -37,8 +39,8 @@ class Users:
     def __init__(self, database: AccessDatabase) -> None:
         self._database = database
 
-    def add(self, name: str, password: str, grants: Sequence[Grant]) -> User:
-        """Make a user.
+    def add(self, name: str, password: str | None, grants: Sequence[Grant]) -> User:
+        """Make a user; one without a password comes by single sign-on.
 
         Raises:
             UsageError: the name or the password cannot be taken.
@@ -50,7 +52,7 @@ class Users:
                 meaning="Nothing was changed",
                 hint="Use small letters, digits and . _ @ - behind the first; 63 at most",
             )
-        kept = hash_password(password)
+        kept = "" if password is None else hash_password(password)
         with self._database.transaction():
             if self._database.rows("SELECT 1 FROM users WHERE name = ?", name):
                 raise UserExists(f"There is a user '{name}' already", meaning="Nothing was changed")
@@ -79,6 +81,7 @@ class Users:
                 bool(row["totp_confirmed"]),
                 bool(row["disabled"]),
                 row["created_at"],
+                bool(row["password"]),
             )
             for row in self._database.rows("SELECT * FROM users ORDER BY name")
         ]
@@ -99,7 +102,13 @@ class Users:
         """
         kept = None if password is None else hash_password(password)
         with self._database.transaction():
-            self.get(name)
+            before = self.get(name)
+            if kept is not None and not before.has_password:
+                raise UsageError(
+                    f"{name} comes by single sign-on",
+                    meaning="Nothing was changed",
+                    hint="There is no password here to be changed",
+                )
             if grants is not None:
                 self._database.change("UPDATE users SET grants = ? WHERE name = ?", _encoded(grants), name)
             if disabled is not None:

@@ -47,7 +47,9 @@ class UserRequest(Strict):
     """A user to be."""
 
     name: str = Field(max_length=64)
-    password: str = Field(min_length=LENGTH_MIN, max_length=1024)
+    password: str | None = Field(
+        None, min_length=LENGTH_MIN, max_length=1024, description="None for who comes by single sign-on."
+    )
     grants: list[GrantRequest] = Field(max_length=100)
 
 
@@ -221,6 +223,7 @@ def _user_fields(user: User) -> dict[str, Any]:
         "name": user.name,
         "grants": msgspec.to_builtins(user.grants),
         "totp": user.has_totp,
+        "password": user.has_password,
         "disabled": user.disabled,
         "created_at": user.created_at,
     }

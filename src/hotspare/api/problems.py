@@ -34,6 +34,7 @@ _STATUS: dict[type[HotspareError], int] = {
     errors.NoSpace: 507,
     errors.JobDatabaseUnavailable: 503,
     errors.PlatformUnavailable: 503,
+    errors.ProviderUnavailable: 503,
     errors.SourceLost: 503,
     errors.StorageError: 503,
 }

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from hotspare.access.access import Access
+from hotspare.access.provider import read_provider
 from hotspare.api.actions import Actions
 from hotspare.api.app import make_app
 from hotspare.api.certificate import Certificate, own_certificate
@@ -84,7 +85,8 @@ def whole_app(estate: Estate, access: Access, actions: Actions) -> FastAPI:
 def opened_parts(session: Session) -> Iterator[tuple[Estate, Access, Actions]]:
     """Open what the application works with; closed when the block is left."""
     estate = Estate(lambda: Session(session.options))
-    access = Access(session.settings.state_folder)
+    sign_on_file = session.settings.sign_on_file
+    access = Access(session.settings.state_folder, read_provider(sign_on_file) if sign_on_file else None)
     actions = Actions(PROGRAM, _environment(session), estate.look_again)
     try:
         yield estate, access, actions

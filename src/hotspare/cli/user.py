@@ -34,6 +34,7 @@ def list_users(*, options: Options = DEFAULTS) -> None:
                     "name": user.name,
                     "grants": msgspec.to_builtins(user.grants),
                     "totp": user.has_totp,
+                    "password": user.has_password,
                     "disabled": user.disabled,
                     "created_at": user.created_at,
                 }

@@ -23,6 +23,8 @@ from hotspare.errors import HotspareError, LoginRefused, NotPermitted
 LOGIN = "__Host-hotspare"
 VISITOR = "__Host-hotspare-visitor"
 """Of who is not logged in: something random, for the forms of that."""
+FLOW = "__Host-hotspare-sign-on"
+"""Of who is on the way to the provider of single sign-on and back."""
 FORGERY = "forgery"
 """Name of the field of a form."""
 FORGERY_HEADER = "X-Hotspare-Forgery"
@@ -54,6 +56,19 @@ def log_in(answer: Response, shown: str) -> None:
 def log_out(answer: Response) -> None:
     """Have the browser forget it."""
     answer.delete_cookie(LOGIN, path="/", secure=True, httponly=True, samesite="strict")
+
+
+def keep_flow(answer: Response, flow: str) -> None:
+    """Have the browser keep what it has to know when it comes back from the provider.
+
+    Lax, as it is the provider's page that sends it back.
+    """
+    answer.set_cookie(FLOW, flow, max_age=600, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def forget_flow(answer: Response) -> None:
+    """Have the browser forget it."""
+    answer.delete_cookie(FLOW, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def proof_for(request: Request) -> str:

@@ -1,5 +1,7 @@
 """Pages of who is not logged in yet, and of who goes: first run, login, logout; and how pages look."""
 
+from typing import Any
+
 from fastapi import Request
 from starlette.responses import Response
 
@@ -39,7 +41,19 @@ def show_login(request: Request, server: ServerHere, next: str = "/") -> Respons
     """Ask who somebody is."""
     if server.access.setup_code is not None:
         return see_other("/first-run")
-    return page(request, "login.html", title="Log in", error=None, name="", next=_place_here(next))
+    return login_page(request, server, next_=_place_here(next))
+
+
+def login_page(
+    request: Request, server: Server, error: HotspareError | None = None, *, name: str = "", next_: str = "/"
+) -> Response:
+    """Ask who somebody is, after an attempt that failed as well."""
+    sign_on = server.access.sign_on
+    provider = sign_on.provider.said.name if sign_on else None
+    given: dict[str, Any] = {"title": "Log in", "name": name, "next": next_, "provider": provider}
+    if error is not None:
+        return said_in_form(request, "login.html", error, **given)
+    return page(request, "login.html", error=None, **given)
 
 
 def log_in(request: Request, server: ServerHere, form: FormHere) -> Response:
@@ -48,8 +62,7 @@ def log_in(request: Request, server: ServerHere, form: FormHere) -> Response:
     try:
         return _logged_in(request, server, form, next_)
     except HotspareError as error:
-        name = form.text("name")
-        return said_in_form(request, "login.html", error, title="Log in", name=name, next=next_)
+        return login_page(request, server, error, name=form.text("name"), next_=next_)
 
 
 def _logged_in(request: Request, server: Server, form: Form, next_: str) -> Response:
@@ -74,7 +87,7 @@ def log_in_with_passkey(request: Request, server: ServerHere, form: FormHere) ->
         body = body_of(PasskeyLoginRequest, credential=form.document("credential"))
         shown = document_of(passkeys.log_in_with_passkey(body, request, server))["token"]
     except HotspareError as error:
-        return said_in_form(request, "login.html", error, title="Log in", name="", next=next_)
+        return login_page(request, server, error, next_=next_)
     answer = see_other(next_)
     browser.log_in(answer, shown)
     return answer

@@ -18,6 +18,7 @@ from hotspare.console import (
     record,
     repositories,
     settings,
+    sign_on,
     users,
 )
 
@@ -54,6 +55,9 @@ PAGES = (
     Page("POST", "/login", entrance.log_in, _PUBLIC),
     Page("GET", "/login/passkey", entrance.begin_passkey, _PUBLIC),
     Page("POST", "/login/passkey", entrance.log_in_with_passkey, _PUBLIC),
+    Page("GET", "/login/sign-on", sign_on.begin, _PUBLIC),
+    Page("GET", "/login/sign-on/back", sign_on.come_back, _PUBLIC),
+    Page("GET", "/login/sign-on/end", sign_on.end, _PUBLIC),
     Page("POST", "/logout", entrance.log_out, _ANYBODY),
     Page("POST", "/theme", entrance.choose_theme, _PUBLIC),
     Page("GET", "/", overview.show_overview, _READ),

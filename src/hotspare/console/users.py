@@ -27,7 +27,10 @@ def add_user(request: Request, server: ServerHere, caller: CallerHere, form: For
     """Make a user."""
     try:
         body = body_of(
-            UserRequest, name=form.text("name"), password=form.secret("password"), grants=[grant_in(form)]
+            UserRequest,
+            name=form.text("name"),
+            password=form.secret("password") or None,
+            grants=[grant_in(form)],
         )
         people.add_user(body, request, server)
     except HotspareError as error:
