@@ -33,6 +33,12 @@ def key(world: World) -> str:
     return next(iter(world.estate.repositories()))
 
 
+def points_of_web(world: World, visitor: Visitor) -> int:
+    found = re.search(r"(\d+) restore points", visitor.get(machine_at(world, "web")))
+    assert found
+    return int(found[1])
+
+
 def finished(visitor: Visitor, path: str) -> str:
     """Wait for the end of an action; gives its page."""
     deadline = time.monotonic() + 60
@@ -53,8 +59,7 @@ def test_the_overview_counts_and_shows_days(world: World, anna: Visitor) -> None
     text = anna.get("/")
     assert "2 machines" in shown(text)
     assert "2 unprotected" in shown(text)  # no policy keeps them backed up
-    assert text.count("1 ok") >= 2
-    assert "of" in shown(text)
+    assert "1 ok" in text
     assert "No restore point was ever tried" in text
     assert "Full in about" in text or "more than ten years" in text
 
@@ -67,7 +72,7 @@ def test_machines_are_filtered(world: World, anna: Visitor) -> None:
 
 
 def test_a_machine_shows_points_runs_and_why_it_stands_so(world: World, anna: Visitor) -> None:
-    text = shown(anna.get(machine_at(world, "web")))
+    text = shown(anna.get(machine_at(world, "guest")))
     assert "warning" in text
     assert "No policy selects it; it has restore points" in text
     assert "1 restore points" in text
@@ -77,13 +82,14 @@ def test_a_machine_shows_points_runs_and_why_it_stands_so(world: World, anna: Vi
 
 def test_a_backup_begun_by_hand_is_followed_to_its_end(world: World, anna: Visitor) -> None:
     change_image(world.program.folder / "images/web.raw")
+    before = points_of_web(world, anna)
     uri, line = next(one for one in world.estate.inventory().machines if one[1].name == "web")
     answer = anna.post("/machine/back-up", {"platform": uri, "id": line.id})
     path = answer.headers["Location"].partition("?")[0]
     text = finished(anna, path)
     assert OK in text
     assert "disk0" in text
-    assert "2 restore points" in shown(anna.get(machine_at(world, "web")))
+    assert points_of_web(world, anna) == before + 1
     assert path in anna.get("/activity")
     runs = anna.get("/activity?kind=backup&outcome=ok&machine=" + line.id)
     run = re.search(r"/activity/runs/\d+", runs)

@@ -44,6 +44,7 @@ def put_policy(
         arguments = {"policy": policy, "body": body}
         return waiting(server.access.approvals.ask(caller.user.name, "put-policy", arguments, summary))
     server.estate.policies().put(wanted)
+    server.estate.look_again()
     return answer("policy", policy=all_fields(wanted))
 
 
@@ -51,12 +52,14 @@ def put_policy_now(server: Server, arguments: Mapping[str, Any]) -> None:
     """Do what was asked for with ``put_policy`` and approved."""
     body = json.dumps(arguments["body"], indent=1)
     server.estate.policies().put(read_policy(body, arguments["policy"], "the request"))
+    server.estate.look_again()
 
 
 def remove_policy(policy: PolicyName, server: ServerHere) -> Response:
     """Remove a policy. Its restore points stay, and nothing forgets them any more."""
     found = server.estate.policies().get(policy)
     server.estate.policies().remove(policy)
+    server.estate.look_again()
     return answer("policy-removed", policy=all_fields(found))
 
 

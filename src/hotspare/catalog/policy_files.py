@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PolicyNotFound
@@ -53,7 +54,7 @@ class PolicyFiles:
             ConfigError: its file cannot be understood; names the line.
             PermissionRefused: it may not be read.
         """
-        return read_policy(self.text(name), name, str(self.path(name)))
+        return _understood(self.text(name), name, str(self.path(name)))
 
     def text(self, name: str) -> str:
         """Read a policy's file as it is. Raises ``PolicyNotFound`` and ``PermissionRefused``."""
@@ -134,6 +135,12 @@ class PolicyFiles:
                 new.unlink(missing_ok=True)
                 raise
             _make_durable(self.folder)
+
+
+@lru_cache(maxsize=4096)
+def _understood(text: str, name: str, source: str) -> Policy:
+    """Read a policy once: a server looks at all of them for each list of machines."""
+    return read_policy(text, name, source)
 
 
 def _make_durable(folder: Path) -> None:
