@@ -10,14 +10,10 @@ from hotspare.access.roles import Permission, Target
 from hotspare.api.answers import answer
 from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.see import RepositoryKey, point_for
-from hotspare.documents.file import entry_fields, plain, volume_fields
 from hotspare.documents.plan import plan_fields
 from hotspare.errors import NotPermitted, UsageError
-from hotspare.guest.files.listing import Damage, listing
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import TargetRequest
-from hotspare.restore.files.opened import Opening, opened_files
-from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space
 
 
 class Strict(BaseModel):
@@ -47,6 +43,11 @@ def list_files(
     repository: RepositoryKey = None,
 ) -> Response:
     """List a folder in a restore point; without ``path``, its volumes."""
+    # Imported here: readers of file systems take long to import, and the server is to be there at once.
+    from hotspare.documents.file import entry_fields, plain, volume_fields  # noqa: PLC0415
+    from hotspare.guest.files.listing import Damage, listing  # noqa: PLC0415
+    from hotspare.restore.files.opened import Opening, opened_files  # noqa: PLC0415
+
     if path is not None and ("\0" in path or not path):
         raise UsageError("This is no path", meaning="Nothing was looked at")
     opened, found = point_for(server.estate, caller, Permission.BROWSE, point, repository)
@@ -67,6 +68,8 @@ def plan_restore(
     point: str, body: PlanRequest, server: ServerHere, caller: CallerHere, repository: RepositoryKey = None
 ) -> Response:
     """Say what a restore as a new machine would make, without making anything."""
+    from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space  # noqa: PLC0415 - as above
+
     opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
     uri = body.platform or server.estate.settings.platform
     if uri not in server.estate.platforms():
