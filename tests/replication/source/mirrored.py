@@ -85,9 +85,17 @@ class Mirrored:
         """Do so while the machine runs: it is paused for that, as two disks cannot be read in one instant."""
         self.guest.domain.suspend()
         try:
+            self._compare_with_source()
             return self.check_replica(self.guest.acked())
         finally:
             self.guest.domain.resume()
+
+    def _compare_with_source(self) -> None:
+        """See that both have the same bytes; a machine that is paused has written all it had under way."""
+        for disk, image in self.guest.disks.items():
+            raw = self._read(disk)
+            run("qemu-img", "compare", "-U", image, "-F", "raw", raw)
+            raw.unlink()
 
     def check_replica(self, acked: int) -> int:
         """See that what is on top of the replica has all that was acknowledged, on clean file systems.
