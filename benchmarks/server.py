@@ -40,8 +40,8 @@ PAGES = (
     "/audit?limit=1000",
     "/ready",
 )
-IDLE_SECONDS = 60.0
-WATCHED_SECONDS = 60.0
+IDLE_SECONDS = 40.0
+WATCHED_SECONDS = 40.0
 
 
 def help_seconds(rounds: int) -> list[Start]:

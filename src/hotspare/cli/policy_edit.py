@@ -13,9 +13,8 @@ from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
 from hotspare.cli import output
-from hotspare.cli.backup_options import Patterns
 from hotspare.cli.confirmation import confirm
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Patterns
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, HotspareError, TargetExists, UsageError

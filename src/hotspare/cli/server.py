@@ -12,9 +12,8 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import OPENING, closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Patterns
 from hotspare.cli.service import notify
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, PermissionRefused, ServerUnavailable
@@ -22,6 +21,7 @@ from hotspare.settings import Settings
 
 if TYPE_CHECKING:
     from hotspare.cli.server_http import Served
+    from hotspare.jobs.work import Plans, Work
 
 app = noun("server", "Have policies run by themselves and serve the HTTP interface; movers on other hosts.")
 
@@ -132,21 +132,31 @@ def _serve(
     *,
     schedules: bool,
 ) -> None:
-    # Likewise.
-    from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415
-    from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
-    from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
+    from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415 - likewise
 
     database, name = session.settings.job_database, socket.gethostname()
     plan = ServerPlan(database=database, name=name, queues=queues if slots else [], slots=slots)
-    plans = ServerPlans(session.options) if schedules else None
 
     def ready(title: str) -> None:
         on_ready(title)
         notify("READY=1")
 
-    serve(plan, ServerWork(session.options), plans, cancellation, ready)
+    options = session.options
+    plans = (lambda: _plans(options)) if schedules else None
+    serve(plan, lambda: _work(options), plans, cancellation, ready)
     notify("STOPPING=1")
+
+
+def _work(options: Options) -> "Work":
+    from hotspare.cli.server_work import ServerWork  # noqa: PLC0415 - likewise
+
+    return ServerWork(options)
+
+
+def _plans(options: Options) -> "Plans":
+    from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415 - likewise
+
+    return ServerPlans(options)
 
 
 def _tell(session: Session, title: str, slots: int, served: "Served | None") -> None:
