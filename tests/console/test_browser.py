@@ -18,6 +18,7 @@ PATHS = (
     "/policies",
     "/policies/new",
     "/policies/nightly",
+    "/policies/nightly/preview",
     "/policies/nightly/edit",
     "/policies/nightly/yaml",
     "/restore",
@@ -159,7 +160,8 @@ def _linked(visit: Visit) -> list[str]:
     found += [f"{point[0].removesuffix('/restore')}{part}?{point[2]}" for part in ("", "/files", "/restore")]
     found.append(f"{found[2]}&path=/etc")
     visit.open("/repositories")
-    found += _links(visit, "/repositories/")[:1]
+    repository = _links(visit, "/repositories/")[0]
+    found += [repository, f"{repository}/contents"]
     visit.open("/activity")
     for begins in ("/activity/runs/", "/activity/actions/"):
         found += _links(visit, begins)[:1]

@@ -125,7 +125,8 @@ def test_a_policy_is_tried_kept_changed_and_removed(world: World, anna: Visitor)
         1,
     )
     assert "already" in anna.post("/policies/keep", {**FORM, "do": "keep"}, 409).text
-    assert "1 machines" in shown(anna.get("/policies/nightly"))
+    assert "22:00" in shown(anna.get("/policies/nightly"))
+    assert "1 machines of 2" in shown(anna.get("/policies/nightly/preview"))
     # What the form shows is what it was given: kept as it is, nothing changes.
     again = fields_in(anna.get("/policies/nightly/edit"))
     anna.post("/policies/keep", {**again, "do": "keep"})
@@ -216,7 +217,8 @@ def test_a_machine_is_restored_once_its_plan_was_seen(world: World, anna: Visito
 
 def test_a_repository_is_shown_checked_and_a_prune_tried(world: World, anna: Visitor) -> None:
     assert key(world) in anna.get("/repositories")
-    text = shown(anna.get(f"/repositories/{key(world)}"))
+    assert "What it holds" in shown(anna.get(f"/repositories/{key(world)}"))
+    text = shown(anna.get(f"/repositories/{key(world)}/contents"))
     assert "of 2 machines" in text
     for part, form in (("check", {}), ("prune", {"do": "dry-run"})):
         answer = anna.post(f"/repositories/{key(world)}/{part}", form)

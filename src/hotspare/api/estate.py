@@ -161,6 +161,13 @@ class Estate:
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
             return self._points[url][1]
 
+    def points_of(self, repository: Repository, machine: str | None) -> list[RestorePoint]:
+        """Give points among which those of a machine are: its own alone where a known id names it."""
+        if machine is None or all(line.id != machine for _, line in self.inventory().machines):
+            return self.points(repository)
+        own = repository.machine_points(machine, lambda _name, _error: None)
+        return sorted(own, key=order_of_points)
+
     def tested(self, repository: Repository) -> dict[str, Tested]:
         """Give what is known of a repository's restore points from trying them, by their ids."""
         url = repository.backend.url

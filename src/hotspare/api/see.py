@@ -77,7 +77,7 @@ def list_points(
     url = opened.backend.url
     seen = [
         point
-        for point in server.estate.points(opened)
+        for point in server.estate.points_of(opened, machine)
         if machine in {None, point.machine_name, point.machine_id}
         if caller.may(Permission.READ, target_of_point(url, point))
     ]
