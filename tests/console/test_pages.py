@@ -233,15 +233,15 @@ def test_the_record_is_shown_and_proven(world: World, anna: Visitor) -> None:
 
 
 def test_a_token_is_shown_once_and_revoked(world: World, anna: Visitor) -> None:
-    made = anna.post("/settings/tokens", {"name": "script", "role": "viewer", "tag": "prod"}, 200).text
+    made = anna.post("/settings/tokens", {"name": "cron", "role": "viewer", "tag": "prod"}, 200).text
     token = re.search(r"hotspare_[0-9a-f]+_[\w-]+", made)
     assert token
-    assert world.access.tokens.caller(token[0]).token.name == "script"
+    assert world.access.tokens.caller(token[0]).token.name == "cron"
     listed = anna.get("/settings/tokens")
     assert token[0] not in listed
     assert "viewer, tag prod" in listed
     anna.post(f"/settings/tokens/{token[0].split('_')[1]}/revoke", {})
-    assert "script" not in shown(anna.get("/settings/tokens"))
+    assert "cron" not in shown(anna.get("/settings/tokens"))
 
 
 def test_users_are_made_changed_and_removed(world: World, anna: Visitor) -> None:

@@ -166,6 +166,7 @@ class Catalog:
         *,
         policy: str | None = None,
         machine: str | None = None,
+        platform: str | None = None,
         kind: str | None = None,
         outcome: Ended | None = None,
         before: int | None = None,
@@ -176,6 +177,7 @@ class Catalog:
             limit: how many.
             policy: only those of this policy.
             machine: only those of machines of this name.
+            platform: only those of machines there; with ``machine``, an index is used.
             kind: only those of this kind.
             outcome: only those that ended so.
             before: only those with a lower number.
@@ -183,6 +185,7 @@ class Catalog:
         chosen = {
             "policy = ?": policy,
             "machine = ?": machine,
+            "platform = ?": platform,
             "kind = ?": kind,
             "outcome = ?": outcome,
             "id < ?": before,
