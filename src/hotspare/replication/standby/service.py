@@ -182,9 +182,7 @@ class _Service:
 
     def make_point(self, caller: Caller, asked: MakePoint, _body: bytes) -> ReplicaPoint:
         replica = self._of(caller, asked.protection, asked.tenure)
-        if not replica.state.whole:
-            raise HotspareError("The replica is not whole", meaning="The point was not made")
-        made = replica.make_point(asked.point)
+        made = replica.make_point(asked.point, of_whole=True)
         replica.advance(asked.base, whole=True)
         return made
 
