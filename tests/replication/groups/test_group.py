@@ -1,6 +1,7 @@
 """Two machines as one group, on two hosts: points of one instant whatever dies, and failovers of both.
 
-``GROUP_ROUNDS`` says how often agents are killed meanwhile; ``make soak`` asks for many.
+``GROUP_ROUNDS`` says how often agents are killed meanwhile; with more than one, a rehearsal follows, too.
+``make soak`` asks for many.
 """
 
 import os
@@ -41,8 +42,9 @@ def test_a_group_has_points_of_one_instant_and_fails_over_as_one(
         record_property("points of a group checked", len(found))
         step(f"points hold {found}")
 
-        _is_rehearsed(both, found)
-        step("rehearsed")
+        if ROUNDS > 1:
+            _is_rehearsed(both, found)
+            step("rehearsed")
 
         _newest_is_taken_over(both, writer.acked)
         step("taken over")

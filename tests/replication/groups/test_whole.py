@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 from hotspare.errors import PointNotFound
 from hotspare.platforms.platform import Machine, PowerState
 from hotspare.platforms.replica.record import GroupMark, ReplicaPoint
-from hotspare.replication.groups.whole import find_point, half_points, whole_points
+from hotspare.replication.groups.whole import find_point, half_points, points_of_all, whole_points
 
 MEMBERS = ("db", "web", "cache")
 MACHINE = Machine(id="uuid", name="web", platform="qemu:///system", state=PowerState.RUNNING)
@@ -66,6 +66,13 @@ def test_a_replica_that_is_gone_takes_the_points_with_it() -> None:
     assert [one.members for one in whole_points("shop", points)] == [tuple(sorted(MEMBERS))]
     del points["web"]
     assert whole_points("shop", points) == []
+
+
+def test_a_point_from_before_a_machine_joined_is_not_of_all() -> None:
+    points = {member: [point("p1", mark(members=("db", "web")))] for member in ("db", "web")}
+    points["cache"] = []
+    assert [one.id for one in points_of_all("shop", points, ["db", "web"])] == ["p1"]
+    assert points_of_all("shop", points, MEMBERS) == []
 
 
 def test_groups_do_not_see_each_others_points() -> None:

@@ -11,7 +11,7 @@ import libvirt
 
 from hotspare.platforms.replica.record import read_record
 from hotspare.replication.groups.service import LIST, GroupStatus
-from hotspare.replication.groups.whole import Points, whole_points
+from hotspare.replication.groups.whole import Points, points_of_all
 from hotspare.replication.link.wire import NOTHING
 from lab import DiskSpec, LabGuest
 from lab.errors import LabError
@@ -107,7 +107,7 @@ class TwoMachines:
         """
         points, folders = self.points(host)
         found = []
-        for point in whole_points(GROUP, points):
+        for point in points_of_all(GROUP, points, list(points)):
             numbers = []
             for name in self.names:
                 (record,) = [one for one in read_record(folders[name]).points if one.id == point.id]
@@ -141,7 +141,7 @@ def two_machines(label: str) -> Iterator[TwoMachines]:
             both = TwoMachines(hosts, source, standby, db, web)
             both.ask(
                 source, "set", GROUP, "--every", "1s", "--keep", "all for 1h",
-                "--order", f"{db.name},{web.name}", "--delay", f"{db.name}=1s",
+                "--order", f"{db.name},{web.name}", "--delay", f"{db.name}=1s", "--wait", f"{web.name}=start",
             )  # fmt: skip
             for guest in (db, web):
                 source.wait_phase(guest.name, "protected", 90)

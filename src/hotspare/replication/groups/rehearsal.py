@@ -12,7 +12,7 @@ from hotspare.replication.failover.report import Report
 from hotspare.replication.groups.order import in_order, membership
 from hotspare.replication.groups.replicas import points_here
 from hotspare.replication.groups.service import group_members
-from hotspare.replication.groups.whole import find_point, whole_points
+from hotspare.replication.groups.whole import find_point, points_of_all
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, Verb
 from hotspare.replication.model import Protection
@@ -84,7 +84,7 @@ def _rehearse(agent: "Agent", _caller: Caller, asked: RehearseGroup) -> GroupReh
 
 def _point(agent: "Agent", asked: RehearseGroup, members: list[Protection]) -> str:
     points, needed = points_here(agent), [one.id for one in members]
-    whole = whole_points(asked.group, points)
+    whole = points_of_all(asked.group, points, needed)
     if not asked.point and not whole:
         raise PointNotFound(
             f"The group {asked.group} has no point yet",

@@ -13,7 +13,7 @@ import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound, PermissionRefused, PointNotFound
 from hotspare.platforms.replica.record import GroupMark, ReplicaPoint
-from hotspare.replication.groups.whole import GroupPoint, half_points, whole_points
+from hotspare.replication.groups.whole import GroupPoint, half_points, points_of_all, whole_points
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
 from hotspare.replication.model import Tenure
@@ -62,7 +62,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thin(msgspec.Struct, frozen=True, kw_only=True):
-    """Remove points of a group that are not to stay, and those that do not count."""
+    """Remove points of a group that are not to stay; those that do not count are the machines' own again."""
 
     members: tuple[Member, ...]
     group: str
@@ -134,16 +134,18 @@ class _Service:
 
     def thin(self, caller: Caller, asked: Thin, _body: bytes) -> GroupPoints:
         replicas = self._of(caller, asked.members)
-        points = {replica.record.protection: replica.points() for replica in replicas}
+        points = points_here(self._agent)
+        half = half_points(asked.group, points)
+        for replica in replicas:
+            replica.unmark_points(half)
         whole = {point.id: point.taken_at for point in whole_points(asked.group, points)}
-        dropped = parse_thinning(asked.retention).dropped(whole, datetime.now(UTC))
         # What is in use at one member stays at all.
         used = {point for replica in replicas for point in replica.needed_points()}
-        gone = {*dropped, *half_points(asked.group, points)} - used
-        if gone:
-            _each([_remover(replica, gone) for replica in replicas])
-        left = {replica.record.protection: replica.points() for replica in replicas}
-        return GroupPoints(points=tuple(whole_points(asked.group, left)))
+        dropped = set(parse_thinning(asked.retention).dropped(whole, datetime.now(UTC))) - used
+        if dropped:
+            _each([_remover(replica, dropped) for replica in replicas])
+        members = [member.protection for member in asked.members]
+        return GroupPoints(points=tuple(points_of_all(asked.group, points_here(self._agent), members)))
 
     def _of(self, caller: Caller, members: Sequence[Member]) -> list[Replica]:
         found = []

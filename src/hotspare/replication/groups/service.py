@@ -18,7 +18,7 @@ from hotspare.replication.groups.order import (
     ranked,
 )
 from hotspare.replication.groups.replicas import GroupPoints, points_here
-from hotspare.replication.groups.whole import whole_points
+from hotspare.replication.groups.whole import points_of_all
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, Nothing, Verb
 from hotspare.replication.model import Membership, Protection
@@ -147,8 +147,8 @@ class _Service:
         return [self._status(name, members_of(name, protections)) for name in names]
 
     def points(self, _caller: Caller, asked: Named, _body: bytes) -> GroupPoints:
-        group_members(self._agent, asked.group)
-        return GroupPoints(points=tuple(whole_points(asked.group, points_here(self._agent))))
+        needed = [one.id for one in group_members(self._agent, asked.group)]
+        return GroupPoints(points=tuple(points_of_all(asked.group, points_here(self._agent), needed)))
 
     def _status(self, name: str, members: list[Protection]) -> GroupStatus:
         state = self._keeper.state(name)
@@ -163,7 +163,7 @@ class _Service:
                 longest_pause=state.longest_pause if state else None,
                 problem=problem_of(members) or (state.problem if state else "it has just been made"),
             )
-        whole = whole_points(name, points_here(self._agent))
+        whole = points_of_all(name, points_here(self._agent), [one.id for one in members])
         return GroupStatus(
             name=name,
             members=tuple(members),

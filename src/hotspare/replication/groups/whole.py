@@ -4,7 +4,7 @@ A point of a group is one of each member, all with one id and one mark. Marks ar
 so after a crash in the midst some members have it, and others not: then it does not count for any.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -55,6 +55,11 @@ def whole_points(group: str, points: Points) -> list[GroupPoint]:
             )
         )
     return found
+
+
+def points_of_all(group: str, points: Points, needed: Collection[str]) -> list[GroupPoint]:
+    """Give the points of a group that count and that have all of some protections in them."""
+    return [point for point in whole_points(group, points) if set(needed) <= set(point.members)]
 
 
 def half_points(group: str, points: Points) -> set[str]:

@@ -302,6 +302,17 @@ class Replica(ServedDisks):
             ]
             self.write_points(marked)
 
+    def unmark_points(self, ids: Collection[str]) -> None:
+        """Let points be of this machine alone."""
+        with self.turn:
+            if any(point.id in ids for point in self._record.points):
+                self.write_points(
+                    [
+                        msgspec.structs.replace(point, group=None) if point.id in ids else point
+                        for point in self._record.points
+                    ]
+                )
+
     def needed_points(self) -> set[str]:
         """Give the ids of points that somebody uses, and that stay."""
         with self.turn, only_one(self.folder):
