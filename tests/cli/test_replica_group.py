@@ -32,7 +32,7 @@ def states(tmp_path: Path) -> Iterator[dict[str, Path]]:
     """Two paired agents, and some protections without machines; the standby knows of a group."""
     with ExitStack() as stack:
         agents = {}
-        for name in ("source", "standby"):
+        for name in ("standby", "source"):  # the source ends first: it speaks to the other
             runners = dict.fromkeys(Mode, IdleRunner)
             agent = Agent(tmp_path / name, runners, PARTS, name=name, address="127.0.0.1", port=0)
             agent.start()

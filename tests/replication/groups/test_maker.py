@@ -102,17 +102,40 @@ def test_there_is_no_point_rather_than_half_a_one(
         assert point.paused_seconds < 0.5
 
 
+def test_what_a_crash_left_is_each_machines_own_and_all_let_the_same_points_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replica, "mark_point", _dies_at_the_second(Replica.mark_point, attempts=2))
+    place = Membership(name=GROUP, interval=0.2, pause_limit=2.0, retention="last 2")
+    with two_writers(tmp_path, monkeypatch, place) as both:
+        wait_for(lambda: half_points(GROUP, points_here(both.standby)))
+        half = half_points(GROUP, points_here(both.standby))
+        seen: set[str] = set()
+
+        def has_gone_on() -> bool:
+            seen.add(both.status("source").newest_point)
+            return len(seen) > 4
+
+        wait_for(has_gone_on, 60)
+        both.source.stop_protecting(both.protections[1])  # so nothing is made any more
+        wait_for(lambda: "not replicated" in both.status("source").problem)
+        points = points_here(both.standby)
+    assert len(whole_points(GROUP, points)) == 2
+    assert half_points(GROUP, points) == set()
+    assert all(half <= {point.id for point in of_one} for of_one in points.values())
+
+
 def _always_another(runner: Any) -> int:
     runner.lives += 1
     return int(runner.lives)
 
 
-def _dies_at_the_second(really: Any) -> Any:
+def _dies_at_the_second(really: Any, attempts: int = 1000) -> Any:
     calls: list[object] = []
 
     def mark_point(*arguments: Any) -> None:
         calls.append(arguments)
-        if len(calls) % 2 == 0:
+        if len(calls) % 2 == 0 and len(calls) <= 2 * attempts:
             raise RuntimeError("died")
         really(*arguments)
 
