@@ -1,7 +1,7 @@
 """Two machines as one group, on two hosts: points of one instant whatever dies, and failovers of both.
 
-``GROUP_ROUNDS`` says how often agents are killed meanwhile; with more than one, a rehearsal follows, too.
-``make soak`` asks for many.
+``GROUP_ROUNDS`` says how often agents are killed meanwhile; with more than one, a rehearsal and a planned move
+follow, too. ``make soak`` asks for many.
 """
 
 import os
@@ -51,6 +51,10 @@ def test_a_group_has_points_of_one_instant_and_fails_over_as_one(
 
         _comes_home_to_a_point(both, writer, tmp_path)
         step("home, at a point")
+
+        if ROUNDS > 1:
+            _moves_as_planned(both, writer)
+            step("moved as planned")
 
 
 def _agents_are_killed(both: TwoMachines) -> None:
@@ -141,3 +145,25 @@ def _comes_home_to_a_point(both: TwoMachines, writer: Writer, folder: Path) -> N
     for guest, number in zip(both.on(hosts.source), found[-2], strict=True):
         guest.wait_ready()
         assert _numbers(guest) == number
+
+
+def _moves_as_planned(both: TwoMachines, writer: Writer) -> None:
+    """All are shut down at home, and go on at the standby with all that they had written."""
+    hosts = both.hosts
+    hosts.power_on(hosts.standby)
+    both.standby.start()
+    turned = both.ask(both.source, "reprotect", GROUP)
+    assert [one["error"] for one in turned["machines"]] == [None, None]
+    for name in both.names:
+        both.source.wait_phase(name, "protected", 90)
+    writer.first, writer.second = at_home = both.on(hosts.source)
+    writer.number = _numbers(writer.second)  # the first may have one more
+    writer.start()
+    both.wait_points(1, both.source)
+    writer.stop()
+    done = both.ask(both.standby, "failover", GROUP, "--planned", "--yes")
+    _moved_in_order(both, done["machines"])
+    assert not any(guest.running for guest in at_home)
+    for guest in both.on(hosts.standby):
+        guest.wait_ready()
+        assert _numbers(guest) == writer.number

@@ -192,8 +192,7 @@ def test_no_point_is_made_of_what_a_daemon_that_was_killed_may_have_lost(
     replica.set_whole(True)
     daemon = int((replica.folder / PID_FILE).read_text())
     os.kill(daemon, signal.SIGKILL)
-    while ") Z " not in Path(f"/proc/{daemon}/stat").read_text():
-        time.sleep(0.01)
+    os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOWAIT)
     assert replica.state.whole
     with pytest.raises(HotspareError, match="not whole"):
         replica.make_point(point("p1"), of_whole=True)
