@@ -1,7 +1,7 @@
 """Two machines as one group, on two hosts: points of one instant whatever dies, and failovers of both.
 
-``GROUP_ROUNDS`` says how often agents are killed meanwhile; with more than one, a rehearsal and a planned move
-follow, too. ``make soak`` asks for many.
+``GROUP_ROUNDS`` says how often agents are killed meanwhile; with more than one, a rehearsal and a planned
+move follow, too. ``make soak`` asks for many.
 """
 
 import os

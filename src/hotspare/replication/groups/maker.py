@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 from hotspare.errors import HotspareError
@@ -52,8 +53,6 @@ class GroupState:
     """For how long its machines stood still for the newest point."""
     longest_pause: float = 0.0
     """Of all attempts since the agent was started."""
-    due: float = 0.0
-    """Of ``time.monotonic()``."""
 
 
 @dataclass(slots=True)
@@ -113,13 +112,12 @@ class GroupKeeper:
                 working.thread.start()
 
     def _work(self, name: str, working: _Working) -> None:
-        state = working.state
+        state, began = working.state, -inf
         self._let_all_go(name)
         while not self._closed.wait(_LOOK_SECONDS) and self._groups.get(name) is working:
-            if time.monotonic() < state.due:
-                continue
             members = members_of(name, self._agent.protections())
-            interval = membership(members[0]).interval if members else _AGAIN_SECONDS
+            if not members or time.monotonic() < began + _pause(membership(members[0]), state):
+                continue
             began = time.monotonic()
             try:
                 self._make(name, members, state)
@@ -132,7 +130,6 @@ class GroupKeeper:
                 if state.problem:
                     _LOG.info("group %s: there are points", name)
                 state.problem = ""
-            state.due = began + (min(interval, _AGAIN_SECONDS) if state.problem else interval)
 
     def _note_problem(self, name: str, state: GroupState, problem: str) -> None:
         if problem != state.problem:
@@ -232,3 +229,8 @@ class GroupKeeper:
             runner.unbroken()
             found.append(runner)
         return found
+
+
+def _pause(place: Membership, state: GroupState) -> float:
+    """Give the seconds from one attempt to the next; the interval may have been changed since."""
+    return min(place.interval, _AGAIN_SECONDS) if state.problem else place.interval
