@@ -90,7 +90,7 @@ class MirroredByHand(SyncRunner):
         self.lives = 1
 
     def run(self, cancellation: Cancellation) -> None:
-        prepared = self._link.prepare({"vda": _SIZE})
+        prepared = self._link.prepare({"vda": _SIZE}, anew=True)
         self._link.advance("base", whole=True)
         self.exports = prepared.exports
         cancellation.wait()
