@@ -33,7 +33,7 @@ def test_a_group_has_points_of_one_instant_and_fails_over_as_one(
         writer = Writer(both.db, both.web)
         writer.start()
         both.wait_points(3, both.source)
-        _agents_are_killed(both)
+        _agents_are_killed(both, writer)
         writer.stop()
         group = both.group(both.source)
         step(f"{writer.acked} acknowledged, longest pause {group.longest_pause:.3f} s")
@@ -57,16 +57,18 @@ def test_a_group_has_points_of_one_instant_and_fails_over_as_one(
             step("moved as planned")
 
 
-def _agents_are_killed(both: TwoMachines) -> None:
+def _agents_are_killed(both: TwoMachines, writer: Writer) -> None:
     chance = random.Random(os.environ.get("GROUP_SEED"))
     for _ in range(ROUNDS):
         for agent in (both.standby, both.source):
             time.sleep(chance.uniform(0, 1.2))
+            before = writer.number
             agent.kill()
             agent.start()
             for name in both.names:
                 both.source.wait_phase(name, "protected", 90)
             both.wait_points(2, both.source)
+            assert writer.number > before
 
 
 def _all_points_are_whole(both: TwoMachines, host: Host, folder: Path) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,20 @@ class Writer:
         self.thread.start()
 
     def _write(self) -> None:
-        with suppress(LabError, libvirt.libvirtError):  # a guest has gone
-            while not self.over.is_set():
-                number = self.number + 1
-                for index, guest in enumerate((self.first, self.second)):
-                    line = f"echo {number} | dd of=/data/journal oflag=append conv=notrunc,fsync"
-                    guest.exec(f"{line} 2>/dev/null")
-                    self.acked[index] = number
-                self.number = number
+        while not self.over.is_set():
+            try:
+                self._write_both(self.number + 1)
+            except (LabError, libvirt.libvirtError) as error:  # a guest has gone, or takes long
+                print(f"{self.number + 1} is written again: {error}", flush=True)
+                self.over.wait(0.5)
+            else:
+                self.number += 1
+
+    def _write_both(self, number: int) -> None:
+        for index, guest in enumerate((self.first, self.second)):
+            line = f"echo {number} | dd of=/data/journal oflag=append conv=notrunc,fsync"
+            guest.exec(f"{line} 2>/dev/null")
+            self.acked[index] = number
 
     def stop(self) -> None:
         self.over.set()
