@@ -129,8 +129,7 @@ def _comes_home_to_a_point(both: TwoMachines, writer: Writer, folder: Path) -> N
     hosts = both.hosts
     hosts.power_on(hosts.source)
     both.source.start()
-    turned = both.ask(both.standby, "reprotect", GROUP)
-    assert [one["error"] for one in turned["machines"]] == [None, None]
+    both.turn(both.standby)
     writer.first, writer.second = both.on(hosts.standby)
     writer.start()
     for name in both.names:
@@ -154,8 +153,7 @@ def _moves_as_planned(both: TwoMachines, writer: Writer) -> None:
     hosts = both.hosts
     hosts.power_on(hosts.standby)
     both.standby.start()
-    turned = both.ask(both.source, "reprotect", GROUP)
-    assert [one["error"] for one in turned["machines"]] == [None, None]
+    both.turn(both.source)
     for name in both.names:
         both.source.wait_phase(name, "protected", 90)
     writer.first, writer.second = at_home = both.on(hosts.source)

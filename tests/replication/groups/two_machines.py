@@ -97,6 +97,20 @@ class TwoMachines:
     def ask(self, agent: HostAgent, *words: str) -> dict[str, Any]:
         return agent.ask("replica", "group", *words)
 
+    def turn(self, agent: HostAgent) -> None:
+        """Protect the group in the other direction, as soon as the other host knows who holds its machines."""
+        said: list[str] = []
+
+        def turned() -> bool:
+            try:
+                self.ask(agent, "reprotect", GROUP)
+            except LabError as error:
+                said.append(str(error))
+                return False
+            return True
+
+        agent.wait(turned, "the group is turned", 60, said)
+
     def points(self, host: Host) -> tuple[Points, dict[str, Path]]:
         """Give all points of the replicas on a host, and the folders of these, by machine."""
         points, folders = {}, {}
