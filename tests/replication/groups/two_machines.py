@@ -98,7 +98,7 @@ class TwoMachines:
         return agent.ask("replica", "group", *words)
 
     def turn(self, agent: HostAgent) -> None:
-        """Protect the group in the other direction, as soon as the other host knows who holds its machines."""
+        """Protect the group in the other direction, once the other host knows who holds its machines."""
         said: list[str] = []
 
         def turned() -> bool:
