@@ -14,6 +14,7 @@ help: ## show this list
 setup: ## install missing system packages and the virtual environment (most targets do it first)
 	@scripts/install-system-packages
 	@scripts/set-up-venv
+	@$(PYTHON) -m compileall -q -j 2 src lab tests # hundreds of processes would each do it again
 
 demo: setup ## back up a running virtual machine, lose it, get it back
 	@$(AS_ROOT) $(PYTHON) -m demo.main_job
