@@ -157,6 +157,10 @@ def test_no_list_shows_a_url(program: Program, http: HttpReceiver) -> None:
     secret = program.folder / "oncall-url"
     secret.write_text(http.url)
     receivers(program, f"oncall:\n  url_file: {secret}\n")
+    secret.chmod(0o644)
+    assert "Others than its owner may read" in program.expect("notice", "test", "oncall").err
+    secret.chmod(0o600)
+    assert program.expect("notice", "test", "oncall").err == ""
     shown = [
         program.expect(*words, *form).out
         for words in (["notice", "list"], ["notice", "show", "oncall"], ["config", "export"])

@@ -1,7 +1,9 @@
 """``hotspare notice``: who is told when something is wrong, and what was told."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -74,6 +76,7 @@ def try_out(name: str, /, *, options: Options = DEFAULTS) -> None:
     """
     with Session(options) as session:
         receiver = _receiver(session, name)
+        _warn_of_readers(receiver)
         trial = Occurrence(
             kind="test",
             state="once",
@@ -174,6 +177,13 @@ def _receiver(session: Session, name: str) -> Receiver:
             hint=f"Those that there are: {', '.join(receivers) or 'none'}",
         )
     return receivers[name]
+
+
+def _warn_of_readers(receiver: Receiver) -> None:
+    """Warn of a file with a URL that others than its owner may read; one that is not there is told later."""
+    with suppress(OSError):
+        if receiver.url_file and Path(receiver.url_file).stat().st_mode & 0o077:
+            warn(f"Others than its owner may read {receiver.url_file}, which may hold a password or token")
 
 
 def _tell(session: Session, done: list[Delivery]) -> None:
