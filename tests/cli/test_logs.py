@@ -4,7 +4,9 @@ import io
 import json
 import logging
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import pytest
 from hotspare.cli.logs import JournalHandler, about_run, set_up_logs
 from hotspare.errors import ConfigError
 from hotspare.settings import load_settings
+from tests.jobs.daemon import wait_for
+
+JOURNALD = "/lib/systemd/systemd-journald"
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +76,44 @@ def test_entries_have_fields(tmp_path: Path, journal: socket.socket, monkeypatch
         "RUN": "7",
     }
     assert (second["PRIORITY"], "POLICY" in second, "RUN" in second) == ("6", False, False)
+
+
+@pytest.fixture
+def journald() -> Iterator[str]:
+    """Give the name of a journal with a daemon of its own, which is gone at the end with all it kept."""
+    name = f"hotspare-test-{os.getpid()}"
+    runtime = Path(f"/run/systemd/journal.{name}")
+    daemon = subprocess.Popen([JOURNALD, name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for((runtime / "socket").exists, patience=20)
+        yield name
+    finally:
+        daemon.terminate()
+        daemon.wait(20)
+        for kept in (Path("/var/log/journal"), Path("/run/log/journal")):
+            for folder in kept.glob(f"*.{name}"):
+                shutil.rmtree(folder)
+        shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a journal of one's own takes root")
+def test_the_real_journal_finds_entries_by_their_fields(
+    journald: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "stderr").open("w+") as stream:
+        to_journal(monkeypatch, stream, Path(f"/run/systemd/journal.{journald}/socket"))
+        log = logging.getLogger("hotspare.runs")
+        log.error("backup of web: failed\nsecond line", extra=about_run("web", "nightly", 7))
+        log.info("backup of db: ok", extra=about_run("db", "nightly", 8))
+
+    def found(*words: str) -> str:
+        command = ["journalctl", f"--namespace={journald}", "--output=cat", "--quiet", *words]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+
+    wait_for(lambda: "backup of db" in found(), patience=20)
+    assert found("MACHINE=web", "RUN=7") == "backup of web: failed\nsecond line\n"
+    assert found("POLICY=nightly", "--priority=err") == "backup of web: failed\nsecond line\n"
+    assert found("MACHINE=db") == "backup of db: ok\n"
 
 
 @pytest.mark.parametrize("length", [10, 200_000])
