@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from hotspare.jobs.database import (
     checked_url,
     database_errors,
-    is_used,
     movers,
     open_database,
     waiting,
+    was_used,
     workflows,
 )
 
@@ -36,7 +36,7 @@ def take_census(url: str) -> Census | None:
         HotspareError: it does not answer.
     """
     checked = checked_url(url)
-    if not is_used(checked):
+    if not was_used(checked):
         return None
     engine = open_database(checked, make=False)
     try:

@@ -126,7 +126,7 @@ def open_database(url: str, *, make: bool = True) -> sa.Engine:
     return engine
 
 
-def is_used(url: str) -> bool:
+def was_used(url: str) -> bool:
     """Tell whether a server has ever used this job database.
 
     Args:
