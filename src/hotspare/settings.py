@@ -30,7 +30,9 @@ KEYS = (
     "scratch_folder",
     "upload_limit",
     "download_limit",
+    "log_form",
 )
+LogForm = Literal["text", "json"]
 _FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "policy_folder", "scratch_folder")
 
 _KINDS: Iterable[Literal["file", "command"]] = ("file", "command")
@@ -68,6 +70,8 @@ class Settings:
     """How fast a store may be written to: ``20MiB/s``; None for no limit."""
     download_limit: str | None
     """How fast it may be read."""
+    log_form: LogForm
+    """How services write their log to stderr, where that is not systemd's journal."""
     config_file: Path | None
     """The configuration file that was read; None when there is none."""
     origins: Mapping[str, str]
@@ -126,8 +130,21 @@ def load_settings(
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),
+        log_form=_log_form(values.get("log_form", "text"), origins.get("log_form", "default")),
         config_file=path,
         origins={key: origins.get(key, "default") for key in KEYS},
+    )
+
+
+def _log_form(value: str, origin: str) -> LogForm:
+    if value == "text":
+        return "text"
+    if value == "json":
+        return "json"
+    raise ConfigError(
+        f"{origin} sets log_form to {value!r}",
+        meaning="Nothing was done",
+        hint="There are text and json; under systemd neither is used, for logs go to its journal",
     )
 
 
