@@ -25,6 +25,7 @@ from hotspare.replication import pairing
 from hotspare.replication.agent import Agent
 from hotspare.replication.failover import machine as machines
 from hotspare.replication.groups.service import LIST, GroupStatus
+from hotspare.replication.lease.fencing import Fencing
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import Membership, Mode, Phase, Protection, Status
@@ -243,3 +244,5 @@ def two_writers(folder: Path, monkeypatch: pytest.MonkeyPatch, place: Membership
         stack.callback(both.end)
         both.begin()
         yield both
+    for protection in protections:  # the agent may have ended before it did so
+        Fencing(folder / "source" / "fences", protection.id, protection.machine_id).quit()
