@@ -219,6 +219,8 @@ def test_every_document_has_the_fields_of_its_example(program: Program) -> None:
     # Replication takes agents: tests/cli/test_replica_failover.py compares what they print without machines.
     elsewhere |= {"peer", "peers", "pairing-token", "protection", "replicas", "replica-points"}
     elsewhere |= {"failover", "rehearsal", "lease", "failover-policy"}
+    # Likewise tests/cli/test_replica_group.py.
+    elsewhere |= {"replica-groups", "group-points", "group-failover", "group-rehearsal", "group-reprotected"}
     assert documented.keys() - {one["type"] for one in printed} == elsewhere
 
 
