@@ -37,9 +37,9 @@ class RunRow:
 
     id: int
     kind: str
-    """``backup``, ``restore``, ``verify``, ``boot-test`` or ``scan``."""
+    """``backup``, ``restore``, ``verify``, ``boot-test``, ``scan`` or ``self-backup``."""
     machine: str
-    """Name of the machine; for ``verify`` what was verified."""
+    """Name of the machine; for ``verify`` what was verified; ``hotspare`` for a self-backup."""
     platform: str
     """URI of the platform; empty where none takes part."""
     repository: str

@@ -32,6 +32,7 @@ NOUNS = {
     "job": "See what the server does, cancel it, have it done again or sooner.",
     "config": "Keep all policies in one YAML document: export, compare, apply.",
     "load": "Sample how busy hosts are, and see when backups disturb least.",
+    "self": "Keep Hotspare's own memory in the repository, and rebuild a lost server of it.",
     "point": "See restore points, serve their disks, forget them.",
     "replica": "Keep machines on a second host as well, ready to go on there.",
     "files": "Look for files inside restore points, and get them back.",

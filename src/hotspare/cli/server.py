@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -81,6 +82,7 @@ app.help_epilogue = closing(
 
 def _serve(options: Options, slots: int | None, queues: list[str], *, schedules: bool) -> None:
     # Imported here: the queue's libraries take long to import, and "--help" needs none of them.
+    from hotspare.cli.self_daily import self_backups_by_themselves  # noqa: PLC0415
     from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415
     from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
     from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
@@ -99,7 +101,8 @@ def _serve(options: Options, slots: int | None, queues: list[str], *, schedules:
         output.note(f"Ready as {title}: {policies}up to {most} backups at once here.")
         notify("READY=1")
 
-    with cancelled_by_signals() as cancellation:
+    remembered = self_backups_by_themselves(options) if schedules else nullcontext()
+    with cancelled_by_signals() as cancellation, remembered:
         serve(plan, ServerWork(options), plans, cancellation, ready)
     notify("STOPPING=1")
 
