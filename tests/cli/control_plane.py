@@ -18,7 +18,7 @@ POLICY = "# As the auditors want it.\nselect: {names: [web*]}\nretention: {daily
 
 
 def furnish(program: Program, *, repository: Path | None = None, lock: int = 0) -> None:
-    """Make a repository, policies, a run of one, a user, a record and a certificate.
+    """Make a repository, policies, a user, a record and a certificate.
 
     Args:
         program: of the host.
@@ -40,7 +40,6 @@ def furnish(program: Program, *, repository: Path | None = None, lock: int = 0) 
     own_certificate(program.folder / "state" / "server")
     program.expect("user", "add", "anna", "--role", "admin", HOTSPARE_USER_PASSPHRASE=PASSWORD)
     assert log_in(program)
-    program.expect("policy", "run", "web-0")
 
 
 def empty_host(program: Program, name: str = "new") -> Program:

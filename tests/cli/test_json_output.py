@@ -88,10 +88,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("sweep")
     documents_of_policies(use, folder)
     use("run", "list")
-    use("self", "backup")
-    use("self", "list")
-    use("self", "show")
-    use("self", "rebuild", "--dry-run")
+    documents_of_self_backups(use)
     use("recover", "list")
     printed.extend(documents_of_files(program))
     use("point", "keep", name)
@@ -139,6 +136,12 @@ def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> N
     use("config", "apply", changed)
     use("load", "windows")
     use("policy", "remove", "nothing", "--yes")
+
+
+def documents_of_self_backups(use: Callable[..., dict[str, Any]]) -> None:
+    """Use every command on self-backups once."""
+    for words in (["backup"], ["list"], ["show"], ["rebuild", "--dry-run"]):
+        use("self", *words)
 
 
 def documents_of_access(program: Program) -> list[dict[str, Any]]:

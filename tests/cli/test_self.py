@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from hotspare.cli import self_daily
 from hotspare.cli.options import Options
 from hotspare.cli.self_daily import SelfBackups
 from hotspare.jobs.database import checked_url, open_database
@@ -56,6 +57,7 @@ def runs(program: Program) -> list[tuple[str, str, str | None]]:
 
 
 def test_a_lost_server_comes_back_whole(served: Program) -> None:
+    served.expect("policy", "run", "web-0")
     made = back_up(served)
     history = runs(served)
     change_image(served.folder / "images" / "web.raw")
@@ -230,6 +232,7 @@ def test_it_is_kept_checked_and_copied_as_machines_are(served: Program) -> None:
 
 
 def test_it_is_no_machine(served: Program) -> None:
+    served.expect("backup", "web")
     made = back_up(served)
     points = served.expect("point", "list", "-o", "json").document()["points"]
     assert [point["machine"] for point in points] == ["web"]
@@ -277,6 +280,7 @@ def test_a_record_that_was_written_anew_is_told(served: Program) -> None:
 
 
 def test_without_a_self_backup_the_history_is_made_of_the_points(served: Program) -> None:
+    served.expect("backup", "web")
     change_image(served.folder / "images" / "web.raw")
     served.expect("backup", "web")
     backups = [one for one in runs(served) if one[0] == "backup"]
@@ -310,6 +314,18 @@ def test_folders_that_only_the_configuration_file_knows(served: Program) -> None
     shutil.rmtree(elsewhere)
     rebuilt(empty_host(served))
     assert (elsewhere / "far.yaml").read_text() == "select: {names: [far]}\n"
+
+
+def test_the_thread_of_a_server_makes_one(served: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in served.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(self_daily, "LOOK_SECONDS", 0.05)
+    deadline = time.monotonic() + 60
+    with self_daily.self_backups_by_themselves(Options()):
+        while not list((served.repository / "points").rglob("*-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert len(listed(served)) == 1
 
 
 def test_backups_that_somebody_had_asked_for_wait_again(served: Program) -> None:
