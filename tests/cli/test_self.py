@@ -188,6 +188,7 @@ def test_a_self_backup_that_is_killed_leaves_the_others_and_the_next_one_alone(s
 
 
 def add_runs(program: Program, machines: Iterable[int]) -> None:
+    program.expect("run", "list")  # makes the catalog
     rows = [(f"m{number % 90}", "r" * 60, "2026-11-26T02:15:00+00:00") for number in machines]
     with closing(sqlite3.connect(program.folder / "state" / "catalog.sqlite")) as catalog:
         catalog.executemany(

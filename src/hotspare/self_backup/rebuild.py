@@ -124,11 +124,12 @@ def refuse_conflicts(steps: Sequence[Step]) -> None:
 
 
 def _step(file: KeptFile, path: Path, ours: dict[str, str], *, force: bool) -> Step:
-    if not path.exists() or not path.stat().st_size or (path.suffix == ".sqlite" and _has_nothing(path)):
+    if not path.exists():
         return Step(file, path, "write")
-    digest = _digest(path)
-    if digest in {file.digest, ours.get(str(path))}:
+    if _digest(path) in {file.digest, ours.get(str(path))}:
         return Step(file, path, "there")
+    if not path.stat().st_size or (path.suffix == ".sqlite" and _has_nothing(path)):
+        return Step(file, path, "write")
     return Step(file, path, "replace" if force else "conflict")
 
 
