@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from hotspare.access.access import Access
 from hotspare.cli import self_daily
 from hotspare.cli.options import Options
 from hotspare.cli.self_daily import SelfBackups
+from hotspare.errors import LoginRefused
 from hotspare.jobs.database import checked_url, open_database
 from hotspare.jobs.orders import Order
 from hotspare.jobs.waiting import Waiting
 from hotspare.units import MIB
 from tests.cli.control_plane import (
+    PASSWORD,
     change_record,
     empty_host,
     furnish,
@@ -90,6 +93,19 @@ def test_a_lost_server_comes_back_whole(served: Program) -> None:
     assert set(history) - set(runs(new)) == {("self-backup", "ok", made["id"])}
     assert "web" in new.expect("machine", "list").out
     assert back_up(new)["installation"] == made["installation"], "its self-backups go on in the same row"
+
+
+def test_tokens_come_back_and_logins_do_not(served: Program) -> None:
+    with closing(Access(served.folder / "state")) as access:
+        login = access.log_in("anna", PASSWORD, None, "127.0.0.1")[1]
+        token = access.issue_token("anna", "grafana", None, None)[1]
+    back_up(served)
+    new = empty_host(served)
+    rebuilt(new)
+    with closing(Access(new.folder / "state")) as access:
+        assert access.tokens.caller(token).name == "anna!grafana"
+        with pytest.raises(LoginRefused):
+            access.tokens.caller(login)
 
 
 def test_what_is_there_is_not_written_over_unless_forced(served: Program) -> None:
