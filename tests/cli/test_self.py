@@ -124,6 +124,15 @@ def test_what_is_there_is_not_written_over_unless_forced(served: Program) -> Non
     assert log_in(served)
 
 
+def test_nothing_is_replaced_below_a_server(served: Program) -> None:
+    back_up(served)
+    assert log_in(served)  # so the record is another one than was kept
+    with closing(Access(served.folder / "state")):
+        refused = served.run("self", "rebuild", "--force")
+    assert (refused.status, "is in use by process" in refused.err) == (1, True)
+    rebuilt(served, "--force")
+
+
 def test_the_recovery_kit_is_enough(served: Program) -> None:
     served.expect("key", "recovery-kit", served.folder / "kit.txt")
     back_up(served)

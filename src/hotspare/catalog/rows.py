@@ -37,9 +37,9 @@ class RunRow:
 
     id: int
     kind: str
-    """``backup``, ``restore``, ``verify``, ``boot-test``, ``scan`` or ``self-backup``."""
+    """``backup``, ``restore``, ``verify``, ``boot-test`` or ``scan``."""
     machine: str
-    """Name of the machine; for ``verify`` what was verified; ``hotspare`` for a self-backup."""
+    """Name of the machine; for ``verify`` what was verified."""
     platform: str
     """URI of the platform; empty where none takes part."""
     repository: str

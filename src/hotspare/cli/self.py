@@ -12,6 +12,7 @@ from hotspare.cli.self_sources import beside_files, places_of
 from hotspare.cli.session import Session
 from hotspare.errors import (
     AuditBroken,
+    Conflict,
     HotspareError,
     NoSpace,
     PointNotFound,
@@ -182,6 +183,7 @@ app.command(
         ],
         PointNotFound,
         TargetExists,
+        Conflict,
         NoSpace,
         AuditBroken,
         *OPENING,

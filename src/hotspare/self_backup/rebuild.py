@@ -24,7 +24,7 @@ from hotspare.access.database import AccessDatabase
 from hotspare.block.file import failure_of, make_name_durable
 from hotspare.catalog.catalog import FILE_NAME as CATALOG
 from hotspare.catalog.opening import make_folder
-from hotspare.errors import AuditBroken, RepositoryDamaged, TargetExists
+from hotspare.errors import AuditBroken, Conflict, RepositoryDamaged, TargetExists
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.self_backup.manifest import KeptFile, Manifest, Place, Places, manifest_of
@@ -89,11 +89,13 @@ def rebuild(
 
     Raises:
         TargetExists: there is a conflict; nothing was changed.
+        Conflict: a server uses a database that would be replaced; nothing was changed.
         RepositoryDamaged: a file is not what was kept; nothing was changed.
         NoSpace, PermissionRefused: something cannot be written.
     """
     refuse_conflicts(steps)
     todo = [step for step in steps if step.action in {"write", "replace"}]
+    _refuse_in_use(todo)
     make_folder(places.state)
     for step in todo:
         _stage(repository, point, step)
@@ -144,6 +146,22 @@ def _has_nothing(database: Path) -> bool:
             )
     except sqlite3.Error:
         return False
+
+
+def _refuse_in_use(todo: Sequence[Step]) -> None:
+    """Keep from replacing a database below a server, which would go on with what was put aside."""
+    databases = {str(step.path.resolve()) for step in todo if step.path.suffix == ".sqlite"}
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            used = str(descriptor.readlink())
+        except OSError:
+            continue  # the process is gone, or not ours to look at
+        if used in databases:
+            raise Conflict(
+                f"{used} is in use by process {descriptor.parts[2]}",
+                meaning="Nothing was changed",
+                hint="Stop the server of this host (systemctl stop hotspare), and try again",
+            )
 
 
 def _digest(path: Path) -> str:
