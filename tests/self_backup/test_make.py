@@ -41,9 +41,9 @@ def test_a_repository_of_the_first_days_takes_one(golden: Path, tmp_path: Path) 
     prune(repository, events.ignore, Cancellation())
 
     reader = IndependentReader(folder, PASSPHRASE)
-    (point,) = reader.points()
-    assert point["platform"] == "hotspare:self"
-    (policy,) = (disk for disk in point["disks"] if disk["name"] == "policies/nightly.yaml")
+    (read,) = reader.points()
+    assert read["platform"] == "hotspare:self"
+    (policy,) = (disk for disk in read["disks"] if disk["name"] == "policies/nightly.yaml")
     assert reader.disk(policy) == POLICY
     assert [file.disk for file in made.manifest.files] == ["policies/nightly.yaml", "state/access.sqlite"]
 
