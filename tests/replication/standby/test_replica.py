@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -336,3 +336,29 @@ def test_how_durable_writes_are_stays_unless_it_is_said_otherwise(replica: Repli
     assert durable.durable
     relaxed = replica.serve(tenure, durable=False)
     assert set(relaxed.names.values()).isdisjoint(durable.names.values())
+
+
+def test_a_write_of_an_earlier_connection_never_arrives_once_the_disks_are_served_anew(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity
+) -> None:
+    """The network had held it up: it would undo what the source has brought up to date meanwhile."""
+    held_up = opened(replica, tenure, source, standby, "vda")
+    before = replica.serve(tenure)
+    replica.check_session(before.session)
+    after = replica.serve(tenure, anew=True)
+    with closing(opened(replica, tenure, source, standby, "vda")) as disk:
+        disk.write(0, b"new" * 1024)
+        with pytest.raises(SourceLost):
+            write_for_long(held_up)
+        with suppress(SourceLost):
+            held_up.close()
+        found = bytearray(3 * 1024)
+        disk.read_into(0, memoryview(found))
+    assert bytes(found) == b"new" * 1024
+    assert set(after.names.values()).isdisjoint(before.names.values())
+    replica.check_session(after.session)
+    with pytest.raises(PermissionRefused, match="earlier connection"):
+        replica.check_session(before.session)
+    replica.close_exports()
+    with pytest.raises(PermissionRefused, match="earlier connection"):
+        replica.check_session(after.session)

@@ -103,6 +103,7 @@ class LeaseKeeper:
         self._allowed: tuple[float, int] | None = None
         self._deposed: list[Callable[[], None]] = []
         self._told_held = self._cared_for = -1
+        self._end_again_at = 0.0
         self._closed = threading.Event()
         self._posts = {name: Post() for name in lines}
         self._threads = [threading.Thread(target=self._beat, name="lease", daemon=True)]
@@ -261,6 +262,8 @@ class LeaseKeeper:
                 self._become_holder(record.epoch)
             if self._holder is None:
                 self._set_fence(-1.0)
+                if self._lease.kept.running and record.holder != self._me and now >= self._end_again_at:
+                    self._end_machine()
                 take = self._taker.ask(now, replica_is_whole=whole)
                 self._post(take)
                 return
@@ -317,7 +320,12 @@ class LeaseKeeper:
         return True
 
     def _end_machine(self) -> None:
-        self._lease.change(running=False)
+        """End what runs here though another host is the holder; again by the next beats until it is gone.
+
+        An agent that was just started may learn of the other holder before it has kept the lease at all.
+        """
+        self._end_again_at = boottime() + self._terms.silence
+        self._lease.change(running=bool(self._around.pid()))
         self._told_held = self._cared_for = -1
         self._allowed = None
         if self._fencing is not None:

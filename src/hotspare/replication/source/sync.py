@@ -197,7 +197,7 @@ class SyncRunner:
                 break
             if pulse.problem or pulse.exports is None or not line.mirror.leads_to(pulse.exports.names):
                 break
-            prepared = self._standby.prepare(self._disks)
+            prepared = self._standby.prepare(self._disks, anew=False)
             if not prepared.whole or prepared.base not in line.tracking.usable():
                 break
             self._base = prepared.base
@@ -211,7 +211,7 @@ class SyncRunner:
             self._behind_since = time.time()
         self._standby.hang_up()  # connections of before the break may be dead without knowing it
         self._points.settle()
-        prepared = self._standby.prepare(self._disks)
+        prepared = self._standby.prepare(self._disks, anew=True)
         self._points.start(prepared)
         work = CatchUp(line, prepared, self._protection.bandwidth, self._progress, self._note, cancellation)
         target = MirrorTarget(
