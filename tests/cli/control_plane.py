@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from hotspare.access.access import Access
 from hotspare.access.audit import AuditLog
@@ -50,6 +51,12 @@ def empty_host(program: Program, name: str = "new") -> Program:
     places = {key: new.environment[key] for key in ("HOTSPARE_CONFIG", "HOTSPARE_STATE_FOLDER")}
     new.environment = program.environment | places
     return new
+
+
+def listed(program: Program) -> list[dict[str, Any]]:
+    """Give the self-backups in the repository, the oldest first."""
+    found: list[dict[str, Any]] = program.expect("self", "list", "-o", "json").document()["self_backups"]
+    return found
 
 
 def log_in(program: Program, name: str = "anna") -> bool:

@@ -13,9 +13,6 @@ import pytest
 import sqlalchemy as sa
 
 from hotspare.access.access import Access
-from hotspare.cli import self_daily
-from hotspare.cli.options import Options
-from hotspare.cli.self_daily import SelfBackups
 from hotspare.errors import LoginRefused
 from hotspare.jobs.database import checked_url, open_database
 from hotspare.jobs.orders import Order
@@ -26,6 +23,7 @@ from tests.cli.control_plane import (
     change_record,
     empty_host,
     furnish,
+    listed,
     log_in,
     write_record_anew,
     written_by_people,
@@ -43,11 +41,6 @@ def served(program: Program) -> Program:
 def back_up(program: Program) -> dict[str, Any]:
     made: dict[str, Any] = program.expect("self", "backup", "-o", "json").document()["self_backup"]
     return made
-
-
-def listed(program: Program) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = program.expect("self", "list", "-o", "json").document()["self_backups"]
-    return found
 
 
 def rebuilt(program: Program, *words: str) -> dict[str, Any]:
@@ -342,18 +335,6 @@ def test_folders_that_only_the_configuration_file_knows(served: Program) -> None
     assert (elsewhere / "far.yaml").read_text() == "select: {names: [far]}\n"
 
 
-def test_the_thread_of_a_server_makes_one(served: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in served.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(self_daily, "LOOK_SECONDS", 0.05)
-    deadline = time.monotonic() + 60
-    with self_daily.self_backups_by_themselves(Options()):
-        while not list((served.repository / "points").rglob("*-*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    assert len(listed(served)) == 1
-
-
 def test_backups_that_somebody_had_asked_for_wait_again(served: Program) -> None:
     engine = open_database(checked_url(f"sqlite:///{served.folder}/state/jobs.sqlite"))
     with engine.begin() as connection:
@@ -370,32 +351,3 @@ def test_backups_that_somebody_had_asked_for_wait_again(served: Program) -> None
     (row,) = Waiting(engine).all()
     engine.dispose()
     assert (row.order, row.priority, row.asked) == (by_hand, 50, True)
-
-
-def test_a_server_makes_them_by_itself(served: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in served.environment.items():
-        monkeypatch.setenv(name, value)
-    now = time.time()
-    backups = SelfBackups(Options(), clock=lambda: now)
-    assert backups.look()
-    assert not backups.look()
-    (served.folder / "policies" / "new.yaml").write_text("select: {names: [new]}\n")
-    assert not backups.look(), "changes come in flocks"
-    now += 600
-    assert backups.look()
-    assert not SelfBackups(Options(), clock=lambda: now).look(), "a restart is no change"
-    served.expect("user", "add", "ben", "--role", "viewer", HOTSPARE_USER_PASSPHRASE="another long one")
-    now += 600
-    assert backups.look()
-    now += 86_400
-    assert backups.look()
-    monkeypatch.setenv("HOTSPARE_SELF_BACKUP", "off")
-    now += 86_400
-    assert not backups.look()
-    monkeypatch.setenv("HOTSPARE_SELF_BACKUP", "on")
-    monkeypatch.setenv("HOTSPARE_PASSPHRASE", "wrong")
-    assert not backups.look()
-    monkeypatch.setenv("HOTSPARE_PASSPHRASE", served.environment["HOTSPARE_PASSPHRASE"])
-    assert not backups.look(), "what failed is tried again after a while"
-    now += 1000
-    assert backups.look()

@@ -29,6 +29,7 @@ from hotspare.self_backup.rebuild import (
     Rebuilt,
     Step,
     content_of,
+    finish_rebuild,
     plan_rebuild,
     refuse_conflicts,
 )
@@ -107,6 +108,8 @@ class _Rebuild:
                 self._finish_catalog(self._places.state)
             orders = put_orders_back(self._manifest, self._job_database)
         self._tell(steps, done, orders, dry_run=dry_run)
+        if not dry_run:
+            finish_rebuild(self._places, steps)
         if done.audit_problem and not dry_run:
             raise AuditBroken(
                 f"The audit record that came back is broken: {done.audit_problem}",

@@ -77,7 +77,7 @@ def rebuild(
     host: str,
     finish_catalog: Callable[[Path], None],
 ) -> Rebuilt:
-    """Put in place what is to be written.
+    """Put in place what is to be written; ``finish_rebuild`` has to follow.
 
     Args:
         repository: where the self-backup is.
@@ -108,9 +108,13 @@ def rebuild(
         audit, problem = _go_on_with_record(staging, point, manifest_of(point), host)
     _note_ours(places, todo)
     put_aside = [path for step in todo for path in _put_in_place(step)]
-    for folder in {_staged(step.path).parent for step in steps} | {staging}:
-        shutil.rmtree(folder, ignore_errors=True)
     return Rebuilt(tuple(put_aside), audit, problem)
+
+
+def finish_rebuild(places: Places, steps: Sequence[Step]) -> None:
+    """Let go of what a second try would go by, once it was told that all is done."""
+    for folder in {_staged(step.path).parent for step in steps} | {places.state / _STAGING}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_conflicts(steps: Sequence[Step]) -> None:
