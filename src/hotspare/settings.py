@@ -32,7 +32,9 @@ KEYS = (
     "download_limit",
     "self_backup",
     "approval_on_host",
+    "log_form",
 )
+LogForm = Literal["text", "json"]
 _FOLDER_KEYS = ("passphrase_file", "key_file", "state_folder", "policy_folder", "scratch_folder")
 
 _WORDS = {"self_backup": ("on", "off"), "approval_on_host": ("recorded", "required")}
@@ -78,6 +80,8 @@ class Settings:
     approval_on_host: Literal["recorded", "required"]
     """Whether commands of this host that shorten what is kept are only recorded, or refused, while a second
     person has to agree to the same over HTTP."""
+    log_form: LogForm
+    """How services write their log to stderr, where that is not systemd's journal."""
     config_file: Path | None
     """The configuration file that was read; None when there is none."""
     origins: Mapping[str, str]
@@ -139,8 +143,21 @@ def load_settings(
         download_limit=values.get("download_limit"),
         self_backup=words["self_backup"] == "on",
         approval_on_host="required" if words["approval_on_host"] == "required" else "recorded",
+        log_form=_log_form(values.get("log_form", "text"), origins.get("log_form", "default")),
         config_file=path,
         origins={key: origins.get(key, "default") for key in KEYS},
+    )
+
+
+def _log_form(value: str, origin: str) -> LogForm:
+    if value == "text":
+        return "text"
+    if value == "json":
+        return "json"
+    raise ConfigError(
+        f"{origin} sets log_form to {value!r}",
+        meaning="Nothing was done",
+        hint="There are text and json; under systemd neither is used, for logs go to its journal",
     )
 
 

@@ -14,7 +14,7 @@ from tests.cli.program import Program
 
 PASSWORD = "correct horse battery"
 SETTINGS = '# Where backups go.\nupload_limit = "500MiB/s"  # the line to the other house\n'
-NOTICES = "# Whoever is told.\nnotices: {admin: 'mailto://ops@example.org'}\n"
+OTHERS = "# Of another program of ours.\nkept: too\n"
 POLICY = "# As the auditors want it.\nselect: {names: [web*]}\nretention: {daily: 7}\n"
 
 
@@ -32,12 +32,13 @@ def furnish(program: Program, *, repository: Path | None = None, lock: int = 0) 
         program.environment["HOTSPARE_REPOSITORY"] = str(repository)
     program.expect("repo", "create", *(["--object-lock", str(lock)] if lock else []))
     (program.folder / "hotspare.toml").write_text(SETTINGS)
-    (program.folder / "notices.yaml").write_text(NOTICES)
+    (program.folder / "others.yaml").write_text(OTHERS)
     folder = program.folder / "policies"
     folder.mkdir()
     for number in range(2):
         (folder / f"web-{number}.yaml").write_text(f"{POLICY}# Number {number}\n")
     (folder / "limits.yaml").write_text("mover: 3\n")
+    (folder / "notices.yaml").write_text("oncall: {url_file: /etc/hotspare/oncall}\n")
     own_certificate(program.folder / "state" / "server")
     program.expect("user", "add", "anna", "--role", "admin", HOTSPARE_USER_PASSPHRASE=PASSWORD)
     assert log_in(program)

@@ -216,6 +216,8 @@ def test_every_document_has_the_fields_of_its_example(program: Program) -> None:
     elsewhere |= {"jobs", "job"}
     # tests/cli/test_backup_continuous.py and tests/replication/plain/test_files.py compare these.
     elsewhere |= {"backup-cycle", "extracted"}
+    # These take receivers and policies: tests/cli/test_notice.py and test_watchdog.py compare them.
+    elsewhere |= {"notices", "notice", "notice-tested", "notices-sent", "notice-log", "watchdog"}
     # Replication takes agents: tests/cli/test_replica_failover.py compares what they print without machines.
     elsewhere |= {"peer", "peers", "pairing-token", "protection", "replicas", "replica-points"}
     elsewhere |= {"failover", "rehearsal", "lease", "failover-policy"}

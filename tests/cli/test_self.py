@@ -69,7 +69,8 @@ def test_a_lost_server_comes_back_whole(served: Program) -> None:
     assert {one["action"] for one in document["files"]} == {"write"}
     assert "from HOTSPARE_PASSPHRASE" in document["not_kept"][0]["what"]
     assert written_by_people(new) == people
-    assert len(people) == 7, "settings, notices, two policies, limits, certificate and key"
+    assert len(people) == 8, "settings, others, two policies, limits, notices, certificate and key"
+    assert any("file /etc/hotspare/oncall" in one["what"] for one in document["not_kept"])
     assert (new.folder / "state" / "server" / "key.pem").stat().st_mode & 0o777 == 0o600
     assert (new.folder / "state").stat().st_mode & 0o777 == 0o700
     assert log_in(new)

@@ -31,6 +31,8 @@ NOUNS = {
     "server": "Have policies run by themselves, on this host and with movers on others.",
     "job": "See what the server does, cancel it, have it done again or sooner.",
     "config": "Keep all policies in one YAML document: export, compare, apply.",
+    "notice": "See who is told when something is wrong, try that out, and see what was sent.",
+    "watchdog": "Look whether machines are protected as promised, whatever the server does or does not.",
     "load": "Sample how busy hosts are, and see when backups disturb least.",
     "self": "Keep Hotspare's own memory in the repository, and rebuild a lost server of it.",
     "point": "See restore points, serve their disks, forget them.",

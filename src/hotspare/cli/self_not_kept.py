@@ -1,21 +1,25 @@
 """What no self-backup holds: secrets that lie elsewhere for a reason, and what must not be rolled back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hotspare.policy.policy import Policy
+from hotspare.policy.receiver import Receiver
 from hotspare.self_backup.manifest import NotKept
 from hotspare.settings import Settings
 
 _OVER_SSH = ("sftp:", "ssh:")
 
 
-def not_kept(settings: Settings, url: str, policies: Sequence[Policy]) -> Iterator[NotKept]:
+def not_kept(
+    settings: Settings, url: str, policies: Sequence[Policy], receivers: Iterable[Receiver]
+) -> Iterator[NotKept]:
     """Yield what the control plane uses that a rebuild cannot bring back, each with what to do about it.
 
     Args:
         settings: of this host.
         url: of the repository that the self-backup goes to.
         policies: that can be understood.
+        receivers: of notices.
     """
     yield from _credential(settings)
     urls = {url, *(policy.repository for policy in policies if policy.repository)}
@@ -34,6 +38,11 @@ def not_kept(settings: Settings, url: str, policies: Sequence[Policy]) -> Iterat
         yield NotKept(
             what="SSH keys and known hosts, of stores and platforms that are reached over SSH",
             remedy="Make a new key and let the other hosts know it",
+        )
+    for receiver in receivers:
+        yield NotKept(
+            what=f"The URL of {receiver.name}, who receives notices: {receiver.place}",
+            remedy=f"Put it there again, and try it: hotspare notice test {receiver.name}",
         )
     yield from _must_not_return(settings)
 

@@ -11,6 +11,7 @@ from hotspare.cli.self_not_kept import not_kept
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError
 from hotspare.policy.policy import Policy
+from hotspare.policy.receiver import Receiver
 from hotspare.repository.format import CONFIG, KEYS
 from hotspare.repository.repository import Repository
 from hotspare.self_backup.make import Beside
@@ -32,10 +33,12 @@ def beside_files(session: Session, repository: Repository) -> Beside:
     settings = session.settings
     remarks: list[str] = []
     policies: list[Policy] = []
+    receivers: list[Receiver] = []
     try:
         policies = list(session.policies().all().values())
+        receivers = list(session.policies().receivers().values())
     except HotspareError as error:
-        remarks.append(f"Policies are kept as they are, but not all can be understood: {error.what}")
+        remarks.append(f"Files of policies are kept as they are, but not all can be understood: {error.what}")
     envelopes = list(_envelopes(session, repository, policies, remarks))
     orders = list(_waiting_orders(settings.job_database, remarks))
     return Beside(
@@ -43,7 +46,7 @@ def beside_files(session: Session, repository: Repository) -> Beside:
         settings=_settings_of_no_file(settings),
         envelopes=envelopes,
         orders=orders,
-        not_kept=tuple(not_kept(settings, repository.backend.url, policies)),
+        not_kept=tuple(not_kept(settings, repository.backend.url, policies, receivers)),
         remarks=tuple(remarks),
     )
 

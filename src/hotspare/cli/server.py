@@ -1,8 +1,6 @@
 """``hotspare server``: policies run by themselves."""
 
-import logging
 import socket
-import sys
 from contextlib import nullcontext
 from typing import Annotated
 
@@ -13,10 +11,13 @@ from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import OPENING, closing, noun
+from hotspare.cli.logs import set_up_logs
+from hotspare.cli.notice_sending import Sender
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.service import notify
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError
+from hotspare.jobs.heartbeat import Heartbeat
 from hotspare.settings import Settings
 
 app = noun("server", "Have policies run by themselves, on this host and with movers on others.")
@@ -87,9 +88,9 @@ def _serve(options: Options, slots: int | None, queues: list[str], *, schedules:
     from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
     from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     with Session(options) as session:
         settings = session.settings
+        set_up_logs(settings.log_form)
         _refuse_without_credential(settings)
         most = session.policies().limits().mover if slots is None else slots
     name, queues = socket.gethostname(), queues if most else []
@@ -101,9 +102,10 @@ def _serve(options: Options, slots: int | None, queues: list[str], *, schedules:
         output.note(f"Ready as {title}: {policies}up to {most} backups at once here.")
         notify("READY=1")
 
+    beat = Heartbeat(settings.state_folder).beat
     remembered = self_backups_by_themselves(options) if schedules else nullcontext()
-    with cancelled_by_signals() as cancellation, remembered:
-        serve(plan, ServerWork(options), plans, cancellation, ready)
+    with cancelled_by_signals() as cancellation, Sender(options), remembered:
+        serve(plan, ServerWork(options), plans, cancellation, ready, beat)
     notify("STOPPING=1")
 
 
