@@ -118,7 +118,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
 
 
 def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> None:
-    """Use every command on policies once."""
+    """Use every command on policies once, and those that keep them beyond this host."""
     use("policy", "add", "nightly", "--when", "22:00", "--window", "21:00-06:00", "--rpo", "26h")
     use("policy", "add", "nothing", "--include", "nothing*", "--keep-last", "1")
     use("policy", "list")
@@ -135,6 +135,8 @@ def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> N
     use("config", "apply", changed)
     use("load", "windows")
     use("policy", "remove", "nothing", "--yes")
+    for words in (["backup"], ["list"], ["show"], ["rebuild", "--dry-run"]):
+        use("self", *words)
 
 
 def documents_of_access(program: Program) -> list[dict[str, Any]]:

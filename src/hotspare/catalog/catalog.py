@@ -173,6 +173,12 @@ class Catalog:
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [_run_of(row) for row in rows]
 
+    def known_points(self) -> set[str]:
+        """Give the ids of the restore points that runs made or read."""
+        with explained(self.path):
+            rows = self._connection.execute("SELECT DISTINCT point FROM runs WHERE point IS NOT NULL")
+            return {row["point"] for row in rows}
+
     def last_ended(self, repository: str, kind: str) -> RunRow | None:
         """Give the newest run of a kind upon a repository that came to an end; None without one."""
         query = """

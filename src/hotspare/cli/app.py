@@ -34,6 +34,7 @@ NOUNS = {
     "notice": "See who is told when something is wrong, try that out, and see what was sent.",
     "watchdog": "Look whether machines are protected as promised, whatever the server does or does not.",
     "load": "Sample how busy hosts are, and see when backups disturb least.",
+    "self": "Keep Hotspare's own memory in the repository, and rebuild a lost server of it.",
     "point": "See restore points, serve their disks, forget them.",
     "replica": "Keep machines on a second host as well, ready to go on there.",
     "files": "Look for files inside restore points, and get them back.",

@@ -14,6 +14,7 @@ from hotspare.cli import output
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, NoSpace, PermissionRefused
@@ -23,6 +24,7 @@ from hotspare.policy.document import (
     read_configuration,
     write_configuration,
 )
+from hotspare.policy.shortening import what_shortens
 
 app = noun("config", "Keep all policies in one YAML document: export, compare, apply.")
 
@@ -116,7 +118,9 @@ def apply(
                 names = ", ".join(change.name for change in removed)
                 question = f"Remove {names}, and make all other changes?"
                 confirm(question, "Nothing was changed", yes=yes)
-            _apply(files, wanted, removed)
+            names = ", ".join(change.name for change in changes)
+            with outside_approval(session, "config apply", names, _shortened(files, wanted)):
+                _apply(files, wanted, removed)
         _say(session, changes, applied=not dry_run)
 
 
@@ -192,6 +196,17 @@ def _differences(before: msgspec.Struct, after: msgspec.Struct) -> tuple[Differe
         for field in dict.fromkeys((*old, *new))
         if old.get(field) != new.get(field)
     )
+
+
+def _shortened(files: PolicyFiles, wanted: Configuration) -> list[str]:
+    """Say of all policies what they would keep less of."""
+    before = files.all()
+    return [
+        said
+        for policy in wanted.policies
+        if policy != before.get(policy.name)
+        for said in what_shortens(before.get(policy.name), policy)
+    ]
 
 
 def _apply(files: PolicyFiles, wanted: Configuration, removed: list[Change]) -> None:

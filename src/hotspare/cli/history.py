@@ -144,18 +144,23 @@ class History:
                 self._catalog.remove_point(self.repository, point.id)
 
     def _row(self, point: RestorePoint, boot: BootRecord | None = None) -> PointRow:
-        return PointRow(
-            repository=self.repository,
-            id=point.id,
-            machine_id=point.machine_id,
-            machine_name=point.machine_name,
-            platform=point.platform,
-            finished_at=point.finished_at,
-            consistency=point.consistency,
-            boot_at=boot.at if boot else None,
-            boot_passed=boot.passed if boot else None,
-            boot_life=boot.life if boot else None,
-        )
+        return point_row(self.repository, point, boot)
+
+
+def point_row(repository: str, point: RestorePoint, boot: BootRecord | None) -> PointRow:
+    """Describe a restore point of the repository at a URL for the catalog."""
+    return PointRow(
+        repository=repository,
+        id=point.id,
+        machine_id=point.machine_id,
+        machine_name=point.machine_name,
+        platform=point.platform,
+        finished_at=point.finished_at,
+        consistency=point.consistency,
+        boot_at=boot.at if boot else None,
+        boot_passed=boot.passed if boot else None,
+        boot_life=boot.life if boot else None,
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """``hotspare server``: policies run by themselves."""
 
 import socket
+from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -82,6 +83,7 @@ app.help_epilogue = closing(
 
 def _serve(options: Options, slots: int | None, queues: list[str], *, schedules: bool) -> None:
     # Imported here: the queue's libraries take long to import, and "--help" needs none of them.
+    from hotspare.cli.self_daily import self_backups_by_themselves  # noqa: PLC0415
     from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415
     from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
     from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
@@ -101,7 +103,8 @@ def _serve(options: Options, slots: int | None, queues: list[str], *, schedules:
         notify("READY=1")
 
     beat = Heartbeat(settings.state_folder).beat
-    with cancelled_by_signals() as cancellation, Sender(options):
+    remembered = self_backups_by_themselves(options) if schedules else nullcontext()
+    with cancelled_by_signals() as cancellation, Sender(options), remembered:
         serve(plan, ServerWork(options), plans, cancellation, ready, beat)
     notify("STOPPING=1")
 

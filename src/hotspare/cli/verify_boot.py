@@ -27,7 +27,7 @@ from hotspare.errors import (
 )
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.trial import TrialPlatform
-from hotspare.repository.point import RestorePoint
+from hotspare.repository.point import RestorePoint, of_machines
 from hotspare.repository.repository import Repository
 from hotspare.repository.select import find_points
 from hotspare.repository.tested import put_boot
@@ -235,7 +235,7 @@ def chosen_points(
     Raises:
         PointNotFound, UsageError: as ``find_points``.
     """
-    every = repository.points(_pass_over) if everything or newest else []
+    every = of_machines(repository.points(_pass_over)) if everything or newest else []
     points = every if everything else find_points(repository, named)
     if not newest:
         return points
