@@ -20,7 +20,7 @@ from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
-from hotspare.repository.point import RestorePoint, order_of_points
+from hotspare.repository.point import RestorePoint, of_machines, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
@@ -151,7 +151,7 @@ class Estate:
             at, points = self._points.get(url, (-_POINTS_SECONDS, []))
             if time.monotonic() - at < _POINTS_SECONDS:
                 return points
-            points = repository.points(lambda _name, _error: None)
+            points = of_machines(repository.points(lambda _name, _error: None))
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
             return self._points[url][1]
 
