@@ -68,9 +68,9 @@ soak: setup ## the test suite SOAK_ROUNDS times over, each in another order, the
 	$(AS_ROOT) env KILL_ROUNDS=50 POWER_CUTS=100 DAMAGE_SEEDS=5000 $(PYTHON) -m pytest -q --timeout 7200 \
 		tests/storage/test_kill.py tests/storage/test_power_cut.py tests/simulation/test_damage.py
 	$(PYTHON) -m tests.simulation --seeds $(SOAK_SEEDS)
-	$(AS_ROOT) env REPLICA_KILLS=200 INTERVAL_KILL_ROUNDS=20 FAILOVER_ROUNDS=20 LEASE_SECONDS=600 $(PYTHON) -m pytest -q --timeout 0 \
+	$(AS_ROOT) env REPLICA_KILLS=200 INTERVAL_KILL_ROUNDS=20 FAILOVER_ROUNDS=20 LEASE_SECONDS=600 GROUP_ROUNDS=20 $(PYTHON) -m pytest -q --timeout 0 \
 		tests/replication/source/test_kills.py tests/replication/interval/test_killed.py \
-		tests/replication/failover/test_partitions.py tests/replication/lease/test_simulation.py
+		tests/replication/failover/test_partitions.py tests/replication/lease/test_simulation.py tests/replication/groups/test_group.py
 
 lock: setup ## lock the newest Python packages that pyproject.toml admits
 	@scripts/lock

@@ -22,7 +22,7 @@ from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
-from hotspare.repository.point import RestorePoint, order_of_points
+from hotspare.repository.point import RestorePoint, of_machines, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
@@ -157,7 +157,7 @@ class Estate:
             at, points = self._points.get(url, (-_POINTS_SECONDS, []))
             if time.monotonic() - at < seconds:
                 return points
-            points = repository.points(lambda _name, _error: None)
+            points = of_machines(repository.points(lambda _name, _error: None))
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
             return self._points[url][1]
 

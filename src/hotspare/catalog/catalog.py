@@ -197,6 +197,22 @@ class Catalog:
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [_run_of(row) for row in rows]
 
+    def known_points(self) -> set[str]:
+        """Give the ids of the restore points that runs made or read."""
+        with explained(self.path):
+            rows = self._connection.execute("SELECT DISTINCT point FROM runs WHERE point IS NOT NULL")
+            return {row["point"] for row in rows}
+
+    def last_ended(self, repository: str, kind: str) -> RunRow | None:
+        """Give the newest run of a kind upon a repository that came to an end; None without one."""
+        query = """
+            SELECT * FROM runs WHERE repository = ? AND kind = ? AND outcome IN ('ok', 'failed')
+            ORDER BY id DESC LIMIT 1
+        """
+        with explained(self.path):
+            row = self._connection.execute(query, (repository, kind)).fetchone()
+        return _run_of(row) if row else None
+
     def good_backups(self, platform: str, machine: str, repository: str, limit: int) -> list[RunRow]:
         """Give the newest backups of a machine into a repository that succeeded, the newest first."""
         query = """

@@ -44,6 +44,7 @@ def serve(
     plans: "Callable[[], Plans] | None",
     cancellation: Cancellation,
     on_ready: Callable[[str], None] = lambda _title: None,
+    on_look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run until cancelled; what goes on then is stopped, and finished by others or after a restart.
 
@@ -53,6 +54,7 @@ def serve(
         plans: gives who is due; None for a mover that leaves this to a server elsewhere.
         cancellation: ends it.
         on_ready: called with what the mover is called, once others know of it and jobs can be asked for.
+        on_look: called each time the scheduler has looked at what is due, which shows that it is not stuck.
 
     Raises:
         ConfigError: the URL of the job database cannot be used.
@@ -80,7 +82,7 @@ def serve(
             if plans is None:
                 _wait(cancellation, given_up)
             else:
-                _schedule(engine, url, number, plans(), cancellation, given_up)
+                _schedule(engine, url, number, plans(), cancellation, given_up, on_look)
         finally:
             mover.stop()
     finally:
@@ -105,6 +107,7 @@ def _schedule(
     plans: "Plans",
     cancellation: Cancellation,
     given_up: threading.Event,
+    on_look: Callable[[], None],
 ) -> None:
     from hotspare.jobs.queue import JobQueue  # noqa: PLC0415 - as above
     from hotspare.jobs.scheduler import Scheduler  # noqa: PLC0415
@@ -115,14 +118,16 @@ def _schedule(
     try:
         while not (cancellation.requested or given_up.is_set()):
             if time.monotonic() >= next_tick:
-                _tick(scheduler)
+                if _tick(scheduler):
+                    on_look()
                 next_tick = time.monotonic() + _TICK_SECONDS
             time.sleep(0.1)
     finally:
         queue.close()
 
 
-def _tick(scheduler: "Scheduler") -> None:
+def _tick(scheduler: "Scheduler") -> bool:
+    """Have the scheduler take a look; False when it could not."""
     try:
         scheduler.tick(time.time())
     except (sa.exc.SQLAlchemyError, HotspareError) as error:
@@ -131,3 +136,6 @@ def _tick(scheduler: "Scheduler") -> None:
     except Exception:  # noqa: BLE001 - a mistake of ours must not end what goes on; it is said each time
         _log.exception("Nothing new begins")
         scheduler.begin_anew()
+    else:
+        return True
+    return False

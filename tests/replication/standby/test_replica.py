@@ -184,6 +184,47 @@ def test_an_orderly_end_of_the_daemon_keeps_what_is_on_top_whole(
     fill(replica, tenure, source, standby, 2)
 
 
+def test_no_point_is_made_of_what_a_daemon_that_was_killed_may_have_lost(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity
+) -> None:
+    """Nobody has noticed yet that it is dead: what is noted still says that all is whole."""
+    fill(replica, tenure, source, standby, 1)
+    replica.set_whole(True)
+    daemon = int((replica.folder / PID_FILE).read_text())
+    os.kill(daemon, signal.SIGKILL)
+    os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOWAIT)
+    assert replica.state.whole
+    with pytest.raises(HotspareError, match="not whole"):
+        replica.make_point(point("p1"), of_whole=True)
+    assert replica.points() == []
+    assert not replica.state.whole
+
+
+def test_images_made_ready_before_are_the_ones_that_a_point_takes(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(replica, tenure, source, standby, 1)
+    replica.make_ready()
+    replica.make_ready()
+    assert len(list(replica.folder.glob("spares/*"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(replica_module, "new_layer", None)  # nothing takes time now
+        replica.make_point(point("p1"))
+    fill(replica, tenure, source, standby, 2)
+    replica.make_ready()
+    replica.make_point(point("p2"))
+    for value in (1, 2):
+        for disk in SIZES:
+            assert content(replica, f"p{value}", disk) == expected(value)[disk]
+    # What an agent has left that was killed is not used, and not left for ever.
+    replica.make_ready()
+    again = Replica(replica.folder, standby)
+    replica.let_go()
+    again.make_ready()
+    assert len(list(again.folder.glob("spares/*"))) == 2
+    again.let_go()
+
+
 def test_the_next_agent_goes_on_with_the_daemon(
     replica: Replica, tenure: Tenure, source: Identity, standby: Identity
 ) -> None:

@@ -190,9 +190,7 @@ class _Service:
 
     def make_point(self, caller: Caller, asked: MakePoint, _body: bytes) -> ReplicaPoint:
         with self._in_session(caller, asked) as replica:
-            if not replica.state.whole:
-                raise HotspareError("The replica is not whole", meaning="The point was not made")
-            made = replica.make_point(asked.point)
+            made = replica.make_point(asked.point, of_whole=True)
             replica.advance(asked.base, whole=True)
         return made
 
