@@ -34,7 +34,7 @@ PAGES = {
     "activity, filtered": "/activity?outcome=failed&policy=policy-10",
     "run": "/activity/runs/5000",
     "policies": "/policies",
-    "policy, with dry run": "/policies/policy-3",
+    "policy": "/policies/policy-3",
     "new policy": "/policies/new",
     "restore": "/restore",
     "restore point": "/points/{point}?repository={repository}",

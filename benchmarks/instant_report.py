@@ -91,7 +91,8 @@ cache emptied before each; medians, and in brackets the smallest and the largest
 
 The same guest of the lab, with a disk of 256 MiB, started from that (a local qcow2 file), from the call
 of libvirt on; and recovered, from the start of the command on: a process, the passphrase (Argon2id as
-by default), the definition, the start. S3 is SeaweedFS on loopback. All is on the same file system.
+by default), the definition, the start; the program is compiled, as an installed one is. S3 is SeaweedFS on
+loopback. All is on the same file system.
 
 {self.target_rows().markdown()}
 

@@ -41,7 +41,8 @@ class _Program:
     def __init__(self, folder: Path, repository: str, more: Mapping[str, str]) -> None:
         self._program = Path(sys.executable).with_name("hotspare")
         self.environment = {
-            **os.environ,
+            # As installed by a package manager, which compiles what it installs.
+            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "HOTSPARE_REPOSITORY": repository,
             "HOTSPARE_PASSPHRASE": _PASSPHRASE,
             "HOTSPARE_STATE_FOLDER": str(folder / "state"),

@@ -15,7 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hotspare.catalog.catalog import Catalog
+from hotspare.catalog.rows import PointRow
+from hotspare.platforms.images.platform import ImagesPlatform
+from hotspare.repository.keys.slot import Passphrase
+from hotspare.repository.point import RestorePoint, point_name, seal_point
+from hotspare.repository.repository import Repository
+from hotspare.storage.registry import open_backend
 
 HOTSPARE = Path(sys.executable).with_name("hotspare")
 PASSWORD = "correct horse battery"
@@ -64,7 +72,7 @@ class Estate:
         subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def make(self) -> None:
-        """Make machines, policies that are not due now, a real point of each machine, and a long history."""
+        """Make machines with a restore point each, policies that are not due now, and a long history."""
         (self.folder / "images").mkdir()
         for number in range(self.machines):
             content = f"machine {number}\n".encode() * (IMAGE // 16)
@@ -76,9 +84,43 @@ class Estate:
             text = f"select:\n  names: {names}\nschedule:\n  when: ['{due:%H:00}']\n  rpo: 26h\n"
             (self.folder / f"policies/policy-{number}.yaml").write_text(text)
         self.run("repo", "create")
-        self.run("backup", "--all", "--no-progress")
+        self.run("backup", "machine-0000", "--no-progress")
         self.run("user", "add", "anna", "--role", "admin")
+        points = self._copy_point()
         fill(self.folder / "state", self.platform, self.repository, self.machines, self.runs)
+        catalog = Catalog.open(self.folder / "state", print)
+        catalog.replace_points(self.repository, [self._row(point) for point in points])
+        catalog.close()
+
+    def _copy_point(self) -> list[RestorePoint]:
+        """Give every machine a restore point: the one that was made, under another name."""
+        backend = open_backend(self.repository)
+        with closing(Repository.open(backend, Passphrase(PASSWORD))) as repository:
+            (made,) = repository.points()
+            found = [made]
+            platform = ImagesPlatform(self.folder / "images")
+            for number, machine in enumerate(platform.machines()[1:]):
+                point = msgspec.structs.replace(
+                    made,
+                    id=f"{made.id[:-5]}{number:05}",
+                    machine_id=machine.id,
+                    machine_name=machine.name,
+                )
+                backend.put(point_name(repository.keyring, point), [seal_point(repository.keyring, point)])
+                found.append(point)
+        backend.close()
+        return found
+
+    def _row(self, point: RestorePoint) -> PointRow:
+        return PointRow(
+            repository=self.repository,
+            id=point.id,
+            machine_id=point.machine_id,
+            machine_name=point.machine_name,
+            platform=point.platform,
+            finished_at=point.finished_at,
+            consistency=point.consistency,
+        )
 
 
 def fill(folder: Path, platform: str, repository: str, machines: int, runs: int) -> None:

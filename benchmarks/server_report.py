@@ -56,34 +56,12 @@ def p95(values: Sequence[float]) -> float:
 
 def write_report(report: Report, command: str) -> str:
     """Write the page in Markdown."""
-    help_wall = statistics.median(one.wall for one in report.helps)
-    start_wall = statistics.median(one.wall for one in report.starts)
-    slowest = max(report.pages, key=lambda page: p95(page.waited))
-    most = max(report.watched)
-    extra = report.watched[most][0] - report.watched[0][0]
-    targets = [
-        ("`hotspare --help`", "under 200 ms", _ms(help_wall), help_wall < HELP_MAX),
-        (
-            "start of the server to its being ready",
-            "under 2 s",
-            f"{start_wall:.2f} s",
-            start_wall < START_MAX,
-        ),
-        (
-            "memory when idle",
-            "under 200 MiB",
-            format_bytes(report.idle_memory[0]),
-            report.idle_memory[0] < MEMORY_MAX,
-        ),
-        (
-            f"slowest page (`{slowest.path}`), p95",
-            "under 300 ms",
-            _ms(p95(slowest.waited)),
-            p95(slowest.waited) < PAGE_MAX,
-        ),
-        (f"{most} watchers", "under 10 % of a core", f"{extra:.1%}", extra < WATCH_MAX),
-    ]
-    lines = [
+    parts = (_head(report, command), _targets(report), _starting(report), _idle(report), _pages(report))
+    return "\n".join(line for part in (*parts, _watchers(report)) for line in part)
+
+
+def _head(report: Report, command: str) -> list[str]:
+    return [
         "# Performance of the server",
         "",
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. Do not edit it: run the command.",
@@ -96,64 +74,81 @@ def write_report(report: Report, command: str) -> str:
         f" with a restore point each, {report.runs} runs in the history, and 20 policies. Its client runs"
         " beside it.",
         "",
-        "## Targets",
-        "",
-        *_table(
-            ("", "target", "measured", ""),
-            [(name, target, shown, "met" if met else "missed") for name, target, shown, met in targets],
-        ),
-        "",
-        "## Starting",
-        "",
-        "Medians. The server's first start makes its certificate and the job database.",
-        "",
-        *_table(
-            ("", "waited", "processor"),
-            [
-                ("`hotspare --help`", *_start(report.helps)),
-                ("server, first start", *_start([report.first_start])),
-                ("server", *_start(report.starts)),
-            ],
-        ),
-        "",
+    ]
+
+
+def _targets(report: Report) -> list[str]:
+    slowest = max(report.pages, key=lambda page: p95(page.waited))
+    most = max(report.watched)
+    extra = report.watched[most][0] - report.watched[0][0]
+    helped, started = (statistics.median(one.wall for one in some) for some in (report.helps, report.starts))
+    memory, slow = report.idle_memory[0], p95(slowest.waited)
+    rows = [
+        ("`hotspare --help`", "under 200 ms", _ms(helped), helped < HELP_MAX),
+        ("start of the server, until ready", "under 2 s", f"{started:.2f} s", started < START_MAX),
+        ("memory when idle", "under 200 MiB", format_bytes(memory), memory < MEMORY_MAX),
+        (f"slowest page (`{slowest.path}`), p95", "under 300 ms", _ms(slow), slow < PAGE_MAX),
+        (f"{most} watchers", "under 10% of a core", f"{extra:.1%}", extra < WATCH_MAX),
+    ]
+    shown = [(name, target, value, "met" if met else "missed") for name, target, value, met in rows]
+    return ["## Targets", "", *_table(("", "target", "measured", ""), shown), ""]
+
+
+def _starting(report: Report) -> list[str]:
+    rows = [
+        ("`hotspare --help`", *_start(report.helps)),
+        ("server, first start", *_start([report.first_start])),
+        ("server", *_start(report.starts)),
+    ]
+    words = "Medians. The server's first start makes its certificate and the job database."
+    return ["## Starting", "", words, "", *_table(("", "waited", "processor"), rows), ""]
+
+
+def _idle(report: Report) -> list[str]:
+    rows = [
+        ("idle", *map(format_bytes, report.idle_memory)),
+        ("after all pages below", *map(format_bytes, report.used_memory)),
+    ]
+    return [
         "## Idle",
         "",
         f"After its start, without anybody asking, the server takes {report.idle_cpu:.1%} of a core: its"
         " heartbeat, a look at all policies every 20 seconds, and the queue.",
         "",
-        *_table(
-            ("", "resident", "of that its own"),
-            [
-                ("idle", *map(format_bytes, report.idle_memory)),
-                ("after all pages below", *map(format_bytes, report.used_memory)),
-            ],
-        ),
+        *_table(("", "resident", "of that its own"), rows),
         "",
+    ]
+
+
+def _pages(report: Report) -> list[str]:
+    return [
         "## Pages",
         "",
-        f"Each asked for {len(slowest.waited)} times over one connection. Processor time is that of the"
-        " whole server meanwhile.",
+        f"Each asked for {len(report.pages[0].waited)} times over one connection. Processor time is that of"
+        " the whole server meanwhile.",
         "",
         *_table(
             ("page", "size", "waited, median", "p95", "processor, median", "p95"),
             [_page(page) for page in report.pages],
         ),
         "",
+    ]
+
+
+def _watchers(report: Report) -> list[str]:
+    rows = [
+        (str(count), f"{cpu:.1%}", f"{told:.1f} a second" if count else "")
+        for count, (cpu, told) in report.watched.items()
+    ]
+    return [
         "## Watchers",
         "",
         "So many streams of `GET /events` over TLS, while another process backs two machines up and writes"
         " its progress every three seconds. Processor time is that of the server alone.",
         "",
-        *_table(
-            ("watchers", "share of a core", "events told to each"),
-            [
-                (str(count), f"{cpu:.1%}", f"{told:.1f} a second" if count else "")
-                for count, (cpu, told) in report.watched.items()
-            ],
-        ),
+        *_table(("watchers", "share of a core", "events told to each"), rows),
         "",
     ]
-    return "\n".join(lines)
 
 
 def _page(page: Page) -> tuple[str, ...]:

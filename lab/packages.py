@@ -49,6 +49,15 @@ def guest_packages() -> list[Package]:
     return [*found, *_candidates(modules[:1])]
 
 
+def named_packages(names: Sequence[str]) -> list[Package]:
+    """Find packages by their names alone.
+
+    Raises:
+        LabError: the package lists of the host lack one of them.
+    """
+    return _candidates(names)
+
+
 def packages_with_libraries(names: Sequence[str]) -> list[Package]:
     """Find packages and the libraries that they need, directly or not; the C library is the host's own.
 

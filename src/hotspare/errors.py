@@ -109,6 +109,34 @@ class PolicyNotFound(HotspareError):
     exit_status = 34
 
 
+class NoticeNotFound(HotspareError):
+    """Nobody of that name is to be told anything on this host."""
+
+    code = "no-notice"
+    exit_status = 36
+
+
+class NoticeNotSent(HotspareError):
+    """A receiver of notices did not take what it was sent."""
+
+    code = "notice-not-sent"
+    exit_status = 37
+
+
+class PromiseBroken(HotspareError):
+    """Machines are not protected as promised, or something else that the watchdog looks at is wrong."""
+
+    code = "promise-broken"
+    exit_status = 38
+
+
+class NotKnown(HotspareError):
+    """A platform or a repository did not answer, so it is not known whether all is well."""
+
+    code = "not-known"
+    exit_status = 39
+
+
 class PointNotFound(HotspareError):
     """The repository holds no such restore point."""
 

@@ -34,7 +34,11 @@ KEYS = (
     "scratch_folder",
     "upload_limit",
     "download_limit",
+    "self_backup",
+    "approval_on_host",
+    "log_form",
 )
+LogForm = Literal["text", "json"]
 _FOLDER_KEYS = (
     "passphrase_file",
     "key_file",
@@ -45,6 +49,9 @@ _FOLDER_KEYS = (
 )
 
 _ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
+_WORDS = {"self_backup": ("on", "off"), "approval_on_host": ("recorded", "required")}
+"""Settings that are one of a few words; the first is the default."""
+
 _KINDS: Iterable[Literal["file", "command"]] = ("file", "command")
 
 
@@ -86,6 +93,13 @@ class Settings:
     """How fast a store may be written to: ``20MiB/s``; None for no limit."""
     download_limit: str | None
     """How fast it may be read."""
+    self_backup: bool
+    """Whether a server backs up its own memory by itself."""
+    approval_on_host: Literal["recorded", "required"]
+    """Whether commands of this host that shorten what is kept are only recorded, or refused, while a second
+    person has to agree to the same over HTTP."""
+    log_form: LogForm
+    """How services write their log to stderr, where that is not systemd's journal."""
     config_file: Path | None
     """The configuration file that was read; None when there is none."""
     origins: Mapping[str, str]
@@ -126,6 +140,7 @@ def load_settings(
             if value:
                 values[key], origins[key] = value, origin
                 break
+    words = {key: _one_of(key, values.get(key), origins.get(key, "")) for key in _WORDS}
     folders = {
         key: _absolute(values[key], home)
         for key in ("state_folder", "policy_folder", "scratch_folder")
@@ -147,8 +162,23 @@ def load_settings(
         scratch_folder=folders.get("scratch_folder"),
         upload_limit=values.get("upload_limit"),
         download_limit=values.get("download_limit"),
+        self_backup=words["self_backup"] == "on",
+        approval_on_host="required" if words["approval_on_host"] == "required" else "recorded",
+        log_form=_log_form(values.get("log_form", "text"), origins.get("log_form", "default")),
         config_file=path,
         origins={key: origins.get(key, "default") for key in KEYS},
+    )
+
+
+def _log_form(value: str, origin: str) -> LogForm:
+    if value == "text":
+        return "text"
+    if value == "json":
+        return "json"
+    raise ConfigError(
+        f"{origin} sets log_form to {value!r}",
+        meaning="Nothing was done",
+        hint="There are text and json; under systemd neither is used, for logs go to its journal",
     )
 
 
@@ -206,6 +236,19 @@ def _default_state_folder(environment: Mapping[str, str], home: Path, is_root: b
     if is_root:
         return Path("/var/lib/hotspare")
     return Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "hotspare"
+
+
+def _one_of(key: str, value: str | None, origin: str) -> str:
+    words = _WORDS[key]
+    if value is None:
+        return words[0]
+    if value not in words:
+        raise ConfigError(
+            f'{origin}: the setting "{key}" is {value!r}',
+            meaning="Nothing was done",
+            hint=f"Say {' or '.join(words)}",
+        )
+    return value
 
 
 def _absolute(path: str, home: Path) -> Path:

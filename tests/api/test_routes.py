@@ -11,10 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from hotspare.access.roles import Grant, Role
-from hotspare.api.policies import shortens
-from hotspare.policy.policy import Policy
-from hotspare.policy.retention import Retention
-from hotspare.policy.selection import Selection
 from tests.api.world import PASSWORD, World, get, post
 
 PROBLEM = {"type", "title", "status", "detail", "code", "meaning", "hint"}
@@ -159,28 +155,6 @@ def test_policies_are_made_and_removed(world: World) -> None:
     assert get(client, "/policies/nightly") == made
     assert client.delete("/api/v1/policies/nightly").status_code == 200
     assert get(client, "/policies")["policies"] == []
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "shorter"),
-    [
-        ({"daily": 7}, {"daily": 7}, False),
-        ({"daily": 7}, {"daily": 8, "weekly": 1}, False),
-        ({"daily": 7}, {"daily": 6, "weekly": 9}, True),
-        ({"daily": 7}, {}, False),
-        ({}, {"daily": 7}, True),
-    ],
-)
-def test_shorter_retention_is_noticed(before: dict[str, int], after: dict[str, int], shorter: bool) -> None:
-    policies = [Policy(name="p", retention=Retention(**kept)) for kept in (before, after)]
-    assert shortens(*policies) == shorter
-
-
-def test_other_machines_or_a_new_policy_may_be_forgotten_too() -> None:
-    kept = Retention(daily=7)
-    assert shortens(None, Policy(name="p", retention=kept))
-    chosen = Policy(name="p", retention=kept, select=Selection(names=("db",)))
-    assert shortens(Policy(name="p", retention=kept), chosen)
 
 
 def test_a_backup_begun_here_is_a_run_and_a_point(world: World) -> None:

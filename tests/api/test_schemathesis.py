@@ -17,7 +17,10 @@ from schemathesis.checks import (
 from schemathesis.generation import GenerationMode
 
 from hotspare.api.serving import listen, server_for
+from tests.api.test_jobs import Working, working
 from tests.api.world import World
+
+__all__ = ["working"]  # a world whose job database is there
 
 load_all_checks()
 _CHECKED = [
@@ -36,9 +39,9 @@ _LEFT_OUT = {"log_out", "change_password", "watch_events"}
 
 
 @pytest.fixture(scope="module")
-def address(world: World) -> Iterator[str]:
+def address(working: Working) -> Iterator[str]:
     with listen("127.0.0.1", 0) as socket:
-        server = server_for(world.app, None)
+        server = server_for(working.world.app, None)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
@@ -47,8 +50,9 @@ def address(world: World) -> Iterator[str]:
 
 
 def test_made_up_requests_are_no_accidents(
-    world: World, address: str, monkeypatch: pytest.MonkeyPatch
+    working: Working, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world = working.world
     # Thousands of entries would each wait for the disk, and what is made up here must not be begun.
     monkeypatch.setattr(world.access.audit, "add", lambda *_, **__: None)
     schema = schemathesis.openapi.from_dict(world.app.openapi())

@@ -12,13 +12,16 @@ NETWORK = """
 for module in failover net_failover virtio_net; do insmod /modules/$module.ko; done
 ip link set eth0 up
 """
+_START = "/data/system/start -c listen_addresses=* -c port=5432"
+_CREATE = "CREATE TABLE orders AS SELECT 7 AS n"
+FILL = f"""{_START} && su -s /bin/sh postgres -c 'psql -h /run/postgresql -XAtc "{_CREATE}; CHECKPOINT"'"""
+"""Starts the database of the next one where it has no network, and puts in what is asked for later."""
 DATABASE = f"""{NETWORK}
 mkdir -p /etc/hotspare/checks.d
 echo 'echo it is the wrong time; exit 3' >/etc/hotspare/checks.d/clock
 ip address add 192.168.77.5/24 dev eth0
 ip route add default via 192.168.77.1
-/data/system/start -c listen_addresses=* -c port=5432
-su -s /bin/sh postgres -c 'psql -h /run/postgresql -XAtc "CREATE TABLE orders AS SELECT 7 AS n"'
+{_START}
 while :; do ping -c 1 -W 1 192.168.77.1; sleep 1; done
 """
 """A database server with an address of its own, whose gateway is not there."""
@@ -26,7 +29,7 @@ APPLICATION = f"""{NETWORK}
 mkdir -p /etc/hotspare/checks.d
 cat >/etc/hotspare/checks.d/database <<'END'
 #!/bin/sh
-: | nc -w 3 192.168.77.5 5432 || {{ echo "the database cannot be reached"; exit 75; }}
+: | nc -w 3 192.168.77.5 5432 2>/dev/null || {{ echo "the database cannot be reached"; exit 75; }}
 ! ping -c 1 -W 1 10.68.0.99 >/dev/null || {{ echo "an address answers that nobody has"; exit 1; }}
 echo "the database answers $(ip address show dev eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')"
 END

@@ -118,7 +118,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
 
 
 def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> None:
-    """Use every command on policies once."""
+    """Use every command on policies once, and those that keep them beyond this host."""
     use("policy", "add", "nightly", "--when", "22:00", "--window", "21:00-06:00", "--rpo", "26h")
     use("policy", "add", "nothing", "--include", "nothing*", "--keep-last", "1")
     use("policy", "list")
@@ -135,6 +135,8 @@ def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> N
     use("config", "apply", changed)
     use("load", "windows")
     use("policy", "remove", "nothing", "--yes")
+    for words in (["backup"], ["list"], ["show"], ["rebuild", "--dry-run"]):
+        use("self", *words)
 
 
 def documents_of_access(program: Program) -> list[dict[str, Any]]:
@@ -214,9 +216,13 @@ def test_every_document_has_the_fields_of_its_example(program: Program) -> None:
     elsewhere |= {"jobs", "job"}
     # tests/cli/test_backup_continuous.py and tests/replication/plain/test_files.py compare these.
     elsewhere |= {"backup-cycle", "extracted"}
+    # These take receivers and policies: tests/cli/test_notice.py and test_watchdog.py compare them.
+    elsewhere |= {"notices", "notice", "notice-tested", "notices-sent", "notice-log", "watchdog"}
     # Replication takes agents: tests/cli/test_replica_failover.py compares what they print without machines.
     elsewhere |= {"peer", "peers", "pairing-token", "protection", "replicas", "replica-points"}
     elsewhere |= {"failover", "rehearsal", "lease", "failover-policy"}
+    # Likewise tests/cli/test_replica_group.py.
+    elsewhere |= {"replica-groups", "group-points", "group-failover", "group-rehearsal", "group-reprotected"}
     assert documented.keys() - {one["type"] for one in printed} == elsewhere
 
 

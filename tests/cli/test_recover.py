@@ -9,10 +9,10 @@ import pytest
 from lab import LabGuest, connection, domain_name
 from tests.cli.recovered import Recovered, Site, site_of_guest
 from tests.cli.test_json_output import differences, examples, shape
-from tests.storage.conftest import any_sshd, rclone, sshd
-from tests.storage.servers import Rclone, Sshd
+from tests.storage.conftest import any_sshd, seaweed, sshd
+from tests.storage.servers import Seaweed, Sshd
 
-__all__ = ["any_sshd", "rclone", "sshd"]
+__all__ = ["any_sshd", "seaweed", "sshd"]
 
 pytestmark = pytest.mark.lab
 
@@ -103,14 +103,14 @@ def test_several_machines_in_order(site: Site, tmp_path: Path) -> None:
     assert not names_there() & set(names)
 
 
-@pytest.mark.parametrize("kind", ["sftp"])
+@pytest.mark.parametrize("kind", ["sftp", "s3"])
 def test_from_a_remote_store(site: Site, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     program = site.program
     if kind == "sftp":
         server: Sshd = request.getfixturevalue("sshd")
         url, environment = server.url(tmp_path / "remote"), {"HOME": str(server.home)}
     else:
-        bucket: Rclone = request.getfixturevalue("rclone")
+        bucket: Seaweed = request.getfixturevalue("seaweed")
         url, environment = bucket.url(f"plain/{tmp_path.name}"), dict(bucket.environment)
     former = dict(program.environment)
     program.environment |= environment

@@ -113,7 +113,7 @@ def test_the_policy(program: Program, states: dict[str, Path]) -> None:
         ).document()
 
     set_up = policy("--map-network", "lan=lan2", "--address", "52:54:00:00:00:01=10.0.0.5/24,10.0.0.1")
-    assert set_up["terms"] == {"lease": 10.0, "beat": 1.0, "silence": 5.0, "drift": 0.02, "stop": 1.0}
+    assert set_up["terms"] == {"lease": 4.0, "beat": 0.5, "silence": 1.5, "drift": 0.02, "stop": 1.0}
     assert set_up["network_map"] == {"lan": "lan2"}
     assert set_up["addresses"] == {"52:54:00:00:00:01": "10.0.0.5/24 via 10.0.0.1"}
     assert not set_up["automatic"]

@@ -78,6 +78,7 @@ def _take_all(visit: Visit) -> None:
     expect(page.locator("#preview")).to_contain_text("machines of")
     _take(page, "policy-wizard", whole=True)
     visit.open("/policies/nightly")
+    expect(page.get_by_text("What it would select")).to_be_visible()
     _take(page, "policy")
     visit.open("/policies/slow")
     page.get_by_role("button", name="Run now").click()
@@ -89,6 +90,7 @@ def _take_all(visit: Visit) -> None:
     _take(page, "activity")
     visit.open("/repositories")
     page.locator("main h2 a").first.click()
+    expect(page.get_by_text("Restorable")).to_be_visible()
     _take(page, "repository")
     for name in ("audit", "settings", "settings/users"):
         visit.open(f"/{name}")

@@ -52,8 +52,10 @@ VIEWER = KNOWN | {
     "POST /activity/actions/{action}/cancel",
     "GET /policies",
     "GET /policies/{policy}",
+    "GET /policies/{policy}/preview",
     "GET /points/{point}",
     "GET /repositories",
+    "GET /repositories/{repository}/contents",
     "GET /repositories/{repository}",
 }
 RESTORE_ONLY = VIEWER | {
@@ -95,6 +97,7 @@ ADMIN = OPERATOR | {
 EVERYWHERE = {
     "GET /policies",
     "GET /policies/{policy}",
+    "GET /policies/{policy}/preview",
     "POST /policies/{policy}/run",
     *(ADMIN - OPERATOR - {"POST /points/{point}/forget", "POST /repositories/{repository}/prune"}),
 }

@@ -18,6 +18,7 @@ PATHS = (
     "/policies",
     "/policies/new",
     "/policies/nightly",
+    "/policies/nightly/preview",
     "/policies/nightly/edit",
     "/policies/nightly/yaml",
     "/restore",
@@ -159,7 +160,8 @@ def _linked(visit: Visit) -> list[str]:
     found += [f"{point[0].removesuffix('/restore')}{part}?{point[2]}" for part in ("", "/files", "/restore")]
     found.append(f"{found[2]}&path=/etc")
     visit.open("/repositories")
-    found += _links(visit, "/repositories/")[:1]
+    repository = _links(visit, "/repositories/")[0]
+    found += [repository, f"{repository}/contents"]
     visit.open("/activity")
     for begins in ("/activity/runs/", "/activity/actions/"):
         found += _links(visit, begins)[:1]
@@ -219,4 +221,9 @@ def test_what_changes_is_drawn(visit: Visit) -> None:
     visit.log_in()
     visit.open("/machines")
     visit.page.get_by_role("link", name="guest", exact=True).click()
+    address = visit.page.url
+    # The policy keeps one point a day: another that no policy asked for makes two.
+    visit.page.get_by_role("button", name="Back up now, by no policy").click()
+    expect(visit.page.locator("#action .state").first).to_contain_text("ok")
+    visit.page.goto(address)
     expect(visit.page.locator(".chart canvas")).to_be_visible()

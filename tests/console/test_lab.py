@@ -13,7 +13,7 @@ from tests.api.world import made_program
 from tests.cli.program import Program
 from tests.console.chromium import Visit, chromium, server, visiting
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 MIB = 1024 * 1024
 LIBVIRT = "qemu:///system"

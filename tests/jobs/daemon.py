@@ -155,9 +155,10 @@ class Site:
 
 
 @contextmanager
-def site(program: Program, database: str | None = None) -> Iterator[Site]:
-    """Give a site with an empty repository; whoever serves it is gone at the end."""
-    program.expect("repo", "create")
+def site(program: Program, database: str | None = None, *, make: bool = True) -> Iterator[Site]:
+    """Give a site with an empty repository, or that of the program; whoever serves it is gone at the end."""
+    if make:
+        program.expect("repo", "create")
     made = Site(program, database)
     try:
         yield made

@@ -64,7 +64,7 @@ class Bench:
         self.work = work or ScriptedWork()
         self.given_up: list[bool] = []
         self.mover = Mover(self.engine, self.url, self.work, lambda: self.given_up.append(True))
-        self.mover.start("test", ["here"], 4, schedules=False)
+        start(self.mover, self.engine)
         self.queue = JobQueue(self.url)
 
     def close(self) -> None:
@@ -92,6 +92,11 @@ class Bench:
             if committing:
                 claim.before_commit()
             movers.give_up(dead)
+
+
+def start(mover: Mover, engine: sa.Engine) -> None:
+    """Have a mover join and begin."""
+    mover.start(Movers(engine).join("test", ["here"], schedules=False), ["here"], 4)
 
 
 @pytest.fixture
@@ -163,7 +168,7 @@ def test_a_mover_that_is_stopped_leaves_its_run_to_the_next(bench: Bench) -> Non
     bench.mover.stop()
     bench.work.released = True
     bench.mover = Mover(bench.engine, bench.url, bench.work)
-    bench.mover.start("test", ["here"], 4, schedules=False)
+    start(bench.mover, bench.engine)
     done = bench.wait("job", lambda job: job.state == "ok")
     assert (done.attempt, bench.work.begun) == (2, 2)
 

@@ -175,7 +175,7 @@ TEXTS = st.lists(
 )
 def test_what_is_written_reads_back(policy: Policy) -> None:
     assert read_policy(write_policy(policy), policy.name, "x") == policy
-    whole = write_configuration({policy.name: policy}, Limits(host=1))
+    whole = write_configuration({policy.name: policy}, Limits(host=1), {})
     found = read_configuration(whole, "x")
     assert (found.policies, found.limits) == ((policy,), Limits(host=1))
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from hotspare.access.chain import BEGINNING, AuditEntry, sealed, verified
+from hotspare.access.chain import BEGINNING, AuditEntry, broken, sealed, verified
 from hotspare.access.database import AccessDatabase
 
 _LOG = logging.getLogger("hotspare.audit")
 _BATCH = 1000
+ASKED_BY = "HOTSPARE_ASKED_BY"
+"""Environment of a command that somebody asked the server for: who. It is only noted by the command."""
 
 
 class AuditLog:
@@ -30,7 +32,7 @@ class AuditLog:
         address: str = "",
         detail: Mapping[str, Any] | None = None,
     ) -> AuditEntry:
-        """Record something, durably before this returns."""
+        """Record something, durably before this returns. Raises ``AuditBroken`` if the last entry is none."""
         with self._database.transaction():
             last = self._database.rows("SELECT entry FROM audit ORDER BY number DESC LIMIT 1")
             before = _decoded(last[0]["entry"]) if last else None
@@ -76,4 +78,7 @@ class AuditLog:
 
 
 def _decoded(entry: str) -> AuditEntry:
-    return msgspec.json.decode(entry, type=AuditEntry)
+    try:
+        return msgspec.json.decode(entry, type=AuditEntry)
+    except msgspec.DecodeError as error:
+        raise broken(f"The entry {entry[:60]!r} is none") from error

@@ -60,22 +60,23 @@ def verified(entries: Iterable[AuditEntry], known: tuple[int, str] | None = None
     for entry in entries:
         number += 1
         if entry.number != number:
-            raise _broken(f"Entry {number} is missing")
+            raise broken(f"Entry {number} is missing")
         if entry.previous != previous:
-            raise _broken(f"Entry {number} does not follow the one before it")
+            raise broken(f"Entry {number} does not follow the one before it")
         if sealed(entry).hash != entry.hash:
-            raise _broken(f"Entry {number} was changed")
+            raise broken(f"Entry {number} was changed")
         if known and known[0] == number:
             if known[1] != entry.hash:
-                raise _broken(f"Entry {number} is not the one whose hash was noted")
+                raise broken(f"Entry {number} is not the one whose hash was noted")
             met = True
         previous = entry.hash
     if not met and known:
-        raise _broken(f"Entry {known[0]}, whose hash was noted, is missing: the record ends with {number}")
+        raise broken(f"Entry {known[0]}, whose hash was noted, is missing: the record ends with {number}")
     return number, previous
 
 
-def _broken(what: str) -> AuditBroken:
+def broken(what: str) -> AuditBroken:
+    """Give the error of a record that is not what was written."""
     return AuditBroken(
         what,
         meaning="Somebody has tampered with the record of what was done, or its file was damaged",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any, Literal
 
+from hotspare.access.audit import ASKED_BY
 from hotspare.access.roles import Target
 from hotspare.documents.form import utc_time
 from hotspare.documents.progress import ProgressWatch, event_of, progress_fields
@@ -167,7 +168,7 @@ class Actions:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=self._environment,
+                env={**self._environment, ASKED_BY: action.asked_by},
                 # A Ctrl-C for the server is not one for its actions, which ``close`` stops.
                 start_new_session=True,
             )

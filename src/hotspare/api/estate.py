@@ -22,7 +22,7 @@ from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
-from hotspare.repository.point import RestorePoint, order_of_points
+from hotspare.repository.point import RestorePoint, of_machines, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import Tested, read_all_tested
 from hotspare.settings import Settings
@@ -157,9 +157,16 @@ class Estate:
             at, points = self._points.get(url, (-_POINTS_SECONDS, []))
             if time.monotonic() - at < seconds:
                 return points
-            points = repository.points(lambda _name, _error: None)
+            points = of_machines(repository.points(lambda _name, _error: None))
             self._points[url] = (time.monotonic(), sorted(points, key=order_of_points))
             return self._points[url][1]
+
+    def points_of(self, repository: Repository, machine: str | None) -> list[RestorePoint]:
+        """Give points among which those of a machine are: its own alone where a known id names it."""
+        if machine is None or all(line.id != machine for _, line in self.inventory().machines):
+            return self.points(repository)
+        own = repository.machine_points(machine, lambda _name, _error: None)
+        return sorted(own, key=order_of_points)
 
     def tested(self, repository: Repository) -> dict[str, Tested]:
         """Give what is known of a repository's restore points from trying them, by their ids."""

@@ -1,6 +1,6 @@
 """Routes that look into restore points: their files, and what a restore would make of them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,15 +12,14 @@ from hotspare.api.answers import answer
 from hotspare.api.estate import Estate, target_of_point
 from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.see import RepositoryKey, point_for
-from hotspare.documents.file import entry_fields, plain, volume_fields
 from hotspare.documents.plan import plan_fields
 from hotspare.errors import NotPermitted, UsageError
-from hotspare.guest.files.listing import Damage, listing
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import TargetRequest
 from hotspare.repository.point import RestorePoint
-from hotspare.restore.files.opened import Opening, opened_files
-from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space
+
+if TYPE_CHECKING:
+    from hotspare.restore.files.opened import Opening
 
 
 class Strict(BaseModel):
@@ -50,6 +49,11 @@ def list_files(
     repository: RepositoryKey = None,
 ) -> Response:
     """List a folder in a restore point; without ``path``, its volumes."""
+    # Imported here: readers of file systems take long to import, and the server is to be there at once.
+    from hotspare.documents.file import entry_fields, plain, volume_fields  # noqa: PLC0415
+    from hotspare.guest.files.listing import Damage, listing  # noqa: PLC0415
+    from hotspare.restore.files.opened import opened_files  # noqa: PLC0415
+
     if path is not None:
         refuse_foreign_path(path)
     opened, found = point_for(server.estate, caller, Permission.BROWSE, point, repository)
@@ -68,6 +72,8 @@ def plan_restore(
     point: str, body: PlanRequest, server: ServerHere, caller: CallerHere, repository: RepositoryKey = None
 ) -> Response:
     """Say what a restore as a new machine would make, without making anything."""
+    from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space  # noqa: PLC0415 - as above
+
     opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
     uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
     placement = Placement(pool=body.pool, keep_id=body.keep_id, keep_macs=body.keep_macs)
@@ -104,6 +110,8 @@ def refuse_foreign_path(path: str) -> None:
         raise UsageError("This is no path", meaning="Nothing was looked at")
 
 
-def opening_of(estate: Estate) -> Opening:
+def opening_of(estate: Estate) -> "Opening":
     """Say how files are read: in process only, for requests must not begin virtual machines by the dozen."""
+    from hotspare.restore.files.opened import Opening  # noqa: PLC0415 - as above
+
     return Opening(estate.settings.state_folder / "appliance", "never")

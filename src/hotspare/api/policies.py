@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import Body, Path, Request
 from starlette.responses import Response
 
@@ -13,7 +12,7 @@ from hotspare.api.guard import CallerHere, Server, ServerHere
 from hotspare.errors import HotspareError, PolicyNotFound
 from hotspare.policy.document import all_fields, policy_fields, read_policy
 from hotspare.policy.policy import NAME, Policy
-from hotspare.policy.retention import Retention
+from hotspare.policy.shortening import shortens
 
 PolicyName = Annotated[str, Path(pattern=f"^{NAME.pattern}$")]
 
@@ -44,6 +43,7 @@ def put_policy(
         arguments = {"policy": policy, "body": body}
         return waiting(server.access.approvals.ask(caller.user.name, "put-policy", arguments, summary))
     server.estate.policies().put(wanted)
+    server.estate.look_again()
     return answer("policy", policy=all_fields(wanted))
 
 
@@ -51,28 +51,15 @@ def put_policy_now(server: Server, arguments: Mapping[str, Any]) -> None:
     """Do what was asked for with ``put_policy`` and approved."""
     body = json.dumps(arguments["body"], indent=1)
     server.estate.policies().put(read_policy(body, arguments["policy"], "the request"))
+    server.estate.look_again()
 
 
 def remove_policy(policy: PolicyName, server: ServerHere) -> Response:
     """Remove a policy. Its restore points stay, and nothing forgets them any more."""
     found = server.estate.policies().get(policy)
     server.estate.policies().remove(policy)
+    server.estate.look_again()
     return answer("policy-removed", policy=all_fields(found))
-
-
-def shortens(before: Policy | None, after: Policy) -> bool:
-    """Tell whether a policy may forget what it kept before; one that selects other machines may."""
-    if after.retention.keeps_all:
-        return False
-    if before is None or before.retention.keeps_all:
-        return True
-    changed = before.select != after.select or before.repository != after.repository
-    return changed or _counts_less(before.retention, after.retention)
-
-
-def _counts_less(before: Retention, after: Retention) -> bool:
-    pairs = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True)
-    return any(later < earlier for earlier, later in pairs)
 
 
 def _known(server: Server, name: str) -> Policy | None:

@@ -16,9 +16,6 @@ from hotspare.api.inside import PlanRequest, opening_of, refuse_foreign_path, re
 from hotspare.api.see import point_for
 from hotspare.block.device import BlockReader
 from hotspare.errors import PathNotFound, UsageError
-from hotspare.restore.files.content import pieces
-from hotspare.restore.files.opened import opened_files
-from hotspare.restore.files.read_ahead import ReadAhead
 from hotspare.units import MIB
 
 _PIECE = 4 * MIB
@@ -75,6 +72,10 @@ def opened_file(
         UsageError: it is a folder or a device.
         FileSystemUnreadable: its file system cannot be read in process.
     """
+    # Imported here: readers of file systems take long to import, and the server is to be there at once.
+    from hotspare.restore.files.content import pieces  # noqa: PLC0415
+    from hotspare.restore.files.opened import opened_files  # noqa: PLC0415
+
     refuse_foreign_path(path)
     opened, found = point_for(estate, caller, Permission.BROWSE, point, repository)
     with opened_files(opened, found, opening_of(estate)) as files:
@@ -95,6 +96,8 @@ def opened_disk(
         PointNotFound: there is no such point, or not for the caller.
         PathNotFound: it has no such disk.
     """
+    from hotspare.restore.files.read_ahead import ReadAhead  # noqa: PLC0415 - as above
+
     opened, found = point_for(estate, caller, Permission.RESTORE, point, repository)
     disks = [disk for disk in found.disks if disk.name == name]
     if not disks:

@@ -77,7 +77,7 @@ def list_points(
     url = opened.backend.url
     seen = [
         point
-        for point in server.estate.points(opened)
+        for point in server.estate.points_of(opened, machine)
         if machine in {None, point.machine_name, point.machine_id}
         if caller.may(Permission.READ, target_of_point(url, point))
     ]
@@ -159,11 +159,10 @@ def list_runs(
     return answer("runs", runs=[run_fields(row) for row in seen[:limit]], next=following)
 
 
-def runs_seen(estate: Estate, caller: Caller, count: int, *, machine: str) -> list[RunRow]:
-    """Give those of the newest runs of machines of a name that somebody may see."""
-    return [
-        row for row in estate.ask(lambda it: it.runs(count, machine=machine)) if _sees(estate, caller, row)
-    ]
+def runs_seen(estate: Estate, caller: Caller, count: int, *, platform: str, machine: str) -> list[RunRow]:
+    """Give those of the newest runs of a machine, by the name or id of the request, that somebody sees."""
+    rows = estate.ask(lambda it: it.runs(count, machine=machine, platform=platform))
+    return [row for row in rows if _sees(estate, caller, row)]
 
 
 def show_run(run: int, server: ServerHere, caller: CallerHere) -> Response:

@@ -1,5 +1,6 @@
 """Storing what is in memory already (state outside of disks, extras): like a very small disk."""
 
+import mmap
 from contextlib import suppress
 
 from hotspare.block.zeroes import is_zero
@@ -15,7 +16,11 @@ CONTINUOUS = "continuous"
 
 
 def store_content(
-    repository: Repository, writer: RepositoryWriter, name: str, content: bytes, earlier: PointContent | None
+    repository: Repository,
+    writer: RepositoryWriter,
+    name: str,
+    content: bytes | mmap.mmap,
+    earlier: PointContent | None,
 ) -> PointContent:
     """Store bytes and give their record.
 
@@ -24,14 +29,15 @@ def store_content(
         writer: where chunks go; flushed by the caller.
         name: in the restore point.
         content: never empty.
-        earlier: the same content in the parent restore point: chunks may become deltas upon it.
+        earlier: the same content in the parent restore point, of whatever size it was: chunks may become
+            deltas upon it.
 
     Raises:
         NoSpace, StorageError: the repository could not take it.
     """
     size, chunk_size = len(content), repository.config.chunk_size
     chunks = chunk_count(size, chunk_size)
-    before = _ids_of(repository, earlier, chunks) if earlier and earlier.size == size else [HOLE] * chunks
+    before = _ids_of(repository, earlier, chunks)
     builder = DiskMapBuilder(writer.store_page, chunks)
     new = stored = 0
     view = memoryview(content)
@@ -48,9 +54,11 @@ def store_content(
     return PointContent(name=name, size=size, root=builder.finish(), bytes_new=new, bytes_stored=stored)
 
 
-def _ids_of(repository: Repository, earlier: PointContent, chunks: int) -> list[bytes]:
+def _ids_of(repository: Repository, earlier: PointContent | None, chunks: int) -> list[bytes]:
     """Give the chunks to compare with: whatever cannot be read costs space, nothing else."""
+    found: list[bytes] = []
     with suppress(RepositoryDamaged, StorageError):
-        disk_map = repository.disk(earlier).map
-        return [disk_map[number] for number in range(chunks)]
-    return [HOLE] * chunks
+        if earlier is not None:
+            disk_map = repository.disk(earlier).map
+            found = [disk_map[number] for number in range(min(chunks, disk_map.chunks))]
+    return found + [HOLE] * (chunks - len(found))

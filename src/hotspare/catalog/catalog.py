@@ -12,9 +12,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+from hotspare.catalog.decoding import point_of, run_of
 from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
 from hotspare.catalog.process import is_alive, own_process
-from hotspare.catalog.rows import DayOutcome, Ended, Outcome, PointRow, RunResult, RunRow
+from hotspare.catalog.rows import DayOutcome, Ended, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
 
@@ -101,7 +102,7 @@ class Catalog:
         """
         with explained(self.path):
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
-        return [_point_of(row) for row in rows]
+        return [point_of(row) for row in rows]
 
     def last_tests(self, platform: str, repository: str | None) -> list[PointRow]:
         """Give of each machine of a platform the point whose trial is the last; as ``last_points`` else."""
@@ -112,7 +113,7 @@ class Catalog:
         """
         with explained(self.path):
             rows = self._connection.execute(query, (platform, repository, repository)).fetchall()
-        return [_point_of(row) for row in rows]
+        return [point_of(row) for row in rows]
 
     def begin_run(
         self, *, kind: str, machine: str, platform: str, repository: str, policy: str | None = None
@@ -166,6 +167,7 @@ class Catalog:
         *,
         policy: str | None = None,
         machine: str | None = None,
+        platform: str | None = None,
         kind: str | None = None,
         outcome: Ended | None = None,
         before: int | None = None,
@@ -176,6 +178,7 @@ class Catalog:
             limit: how many.
             policy: only those of this policy.
             machine: only those of machines of this name.
+            platform: only those of machines there; with ``machine``, an index is used.
             kind: only those of this kind.
             outcome: only those that ended so.
             before: only those with a lower number.
@@ -183,6 +186,7 @@ class Catalog:
         chosen = {
             "policy = ?": policy,
             "machine = ?": machine,
+            "platform = ?": platform,
             "kind = ?": kind,
             "outcome = ?": outcome,
             "id < ?": before,
@@ -192,7 +196,23 @@ class Catalog:
         query = f"SELECT * FROM runs WHERE {wanted} ORDER BY id DESC LIMIT ?"  # noqa: S608 - from the line above
         with explained(self.path):
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
-        return [_run_of(row) for row in rows]
+        return [run_of(row) for row in rows]
+
+    def known_points(self) -> set[str]:
+        """Give the ids of the restore points that runs made or read."""
+        with explained(self.path):
+            rows = self._connection.execute("SELECT DISTINCT point FROM runs WHERE point IS NOT NULL")
+            return {row["point"] for row in rows}
+
+    def last_ended(self, repository: str, kind: str) -> RunRow | None:
+        """Give the newest run of a kind upon a repository that came to an end; None without one."""
+        query = """
+            SELECT * FROM runs WHERE repository = ? AND kind = ? AND outcome IN ('ok', 'failed')
+            ORDER BY id DESC LIMIT 1
+        """
+        with explained(self.path):
+            row = self._connection.execute(query, (repository, kind)).fetchone()
+        return run_of(row) if row else None
 
     def good_backups(self, platform: str, machine: str, repository: str, limit: int) -> list[RunRow]:
         """Give the newest backups of a machine into a repository that succeeded, the newest first."""
@@ -202,7 +222,7 @@ class Catalog:
         """
         with explained(self.path):
             rows = self._connection.execute(query, (platform, machine, repository, limit)).fetchall()
-        return [_run_of(row) for row in rows]
+        return [run_of(row) for row in rows]
 
     def last_runs_of(self, policy: str) -> dict[tuple[str, str], RunRow]:
         """Give the newest run of a policy for each machine, by platform and the machine's name."""
@@ -217,7 +237,7 @@ class Catalog:
         with explained(self.path):
             rows = self._connection.execute(query, {"policy": policy}).fetchall()
         # A run that was killed or stopped says nothing about the machine: it is due as before.
-        runs = [run for run in map(_run_of, rows) if run.outcome != "lost"]
+        runs = [run for run in map(run_of, rows) if run.outcome != "lost"]
         return {(run.platform, run.machine): run for run in runs}
 
     def running_backups(self, platform: str) -> list[RunRow]:
@@ -225,7 +245,7 @@ class Catalog:
         query = "SELECT * FROM runs WHERE platform = ? AND kind = 'backup' AND outcome IS NULL"
         with explained(self.path):
             rows = self._connection.execute(query, (platform,)).fetchall()
-        return [run for run in map(_run_of, rows) if run.outcome == "running"]
+        return [run for run in map(run_of, rows) if run.outcome == "running"]
 
     def add_load(self, platform: str, sample: LoadSample) -> None:
         """Keep a sample of a host's load, and drop what is too old to be of use."""
@@ -300,14 +320,14 @@ class Catalog:
             rows = self._connection.execute(
                 "SELECT * FROM runs WHERE outcome IS NULL ORDER BY id DESC"
             ).fetchall()
-        return [run for run in map(_run_of, rows) if run.outcome == "running"]
+        return [run for run in map(run_of, rows) if run.outcome == "running"]
 
     def last_trial(self) -> PointRow | None:
         """Give the point that was tried last, of all machines; None when none ever was."""
         query = "SELECT * FROM points WHERE boot_at IS NOT NULL ORDER BY boot_at DESC LIMIT 1"
         with explained(self.path):
             row = self._connection.execute(query).fetchone()
-        return _point_of(row) if row else None
+        return point_of(row) if row else None
 
     def last_backups(self, platform: str) -> dict[str, RunRow]:
         """Give the newest run of kind ``backup`` of each machine of a platform, by machine name."""
@@ -318,7 +338,7 @@ class Catalog:
         """
         with explained(self.path):
             rows = self._connection.execute(query, (platform,)).fetchall()
-        return {run.machine: run for run in map(_run_of, rows)}
+        return {run.machine: run for run in map(run_of, rows)}
 
     def _insert_point(self, point: PointRow) -> None:
         self._connection.execute(
@@ -347,41 +367,3 @@ class Catalog:
 
 def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _point_of(row: sqlite3.Row) -> PointRow:
-    return PointRow(
-        repository=row["repository"],
-        id=row["id"],
-        machine_id=row["machine_id"],
-        machine_name=row["machine_name"],
-        platform=row["platform"],
-        finished_at=datetime.fromisoformat(row["finished_at"]),
-        consistency=row["consistency"],
-        boot_at=datetime.fromisoformat(row["boot_at"]) if row["boot_at"] else None,
-        boot_passed=None if row["boot_passed"] is None else bool(row["boot_passed"]),
-        boot_life=row["boot_life"],
-    )
-
-
-def _run_of(row: sqlite3.Row) -> RunRow:
-    outcome: Outcome = row["outcome"] or ("running" if is_alive(row["process"]) else "lost")
-    finished_at = row["finished_at"]
-    return RunRow(
-        id=row["id"],
-        kind=row["kind"],
-        machine=row["machine"],
-        platform=row["platform"],
-        repository=row["repository"],
-        started_at=datetime.fromisoformat(row["started_at"]),
-        finished_at=datetime.fromisoformat(finished_at) if finished_at else None,
-        outcome=outcome,
-        error_code=row["error_code"],
-        error=row["error"],
-        point=row["point"],
-        bytes_read=row["bytes_read"],
-        bytes_stored=row["bytes_stored"],
-        held_back_seconds=row["held_back_seconds"],
-        latency_factor=row["latency_factor"],
-        policy=row["policy"],
-    )

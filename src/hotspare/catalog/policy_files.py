@@ -1,4 +1,4 @@
-"""The policies of this host: one YAML file each, ``<policy folder>/<name>.yaml``, and ``limits.yaml``.
+"""The policies of this host: one YAML file each, and ``limits.yaml`` and ``notices.yaml`` beside them.
 
 They lie beside the configuration file and not in the catalog, for they are what users decided: the catalog
 may be lost, or set aside when it is damaged. As files they can be read, compared, copied and kept in Git
@@ -7,17 +7,27 @@ without us, and a backup of ``/etc`` has them.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused, PolicyNotFound
-from hotspare.policy.document import read_limits, read_policy, write_limits, write_policy
+from hotspare.errors import ConfigError, HotspareError, NoSpace, PermissionRefused, PolicyNotFound
+from hotspare.policy.document import (
+    read_limits,
+    read_policy,
+    read_receivers,
+    write_limits,
+    write_policy,
+    write_receivers,
+)
 from hotspare.policy.limits import Limits
-from hotspare.policy.policy import NAME, Policy
+from hotspare.policy.policy import NAME, RESERVED, Policy
+from hotspare.policy.receiver import Receiver
 
 _LIMITS = "limits"
+_NOTICES = "notices"
 _SUFFIX = ".yaml"
 
 
@@ -34,7 +44,7 @@ class PolicyFiles:
                 found = [path.stem for path in self.folder.iterdir() if path.suffix == _SUFFIX]
             except FileNotFoundError:
                 return []
-        return sorted(name for name in found if NAME.fullmatch(name) and name != _LIMITS)
+        return sorted(name for name in found if NAME.fullmatch(name) and name not in RESERVED)
 
     def all(self) -> dict[str, Policy]:
         """Read all policies, by name.
@@ -53,12 +63,12 @@ class PolicyFiles:
             ConfigError: its file cannot be understood; names the line.
             PermissionRefused: it may not be read.
         """
-        return read_policy(self.text(name), name, str(self.path(name)))
+        return _understood(self.text(name), name, str(self.path(name)))
 
     def text(self, name: str) -> str:
         """Read a policy's file as it is. Raises ``PolicyNotFound`` and ``PermissionRefused``."""
         path = self.path(name)
-        text = self._read(path) if NAME.fullmatch(name) and name != _LIMITS else None
+        text = self._read(path) if NAME.fullmatch(name) and name not in RESERVED else None
         if text is None:
             known = ", ".join(self.names()) or "none"
             raise PolicyNotFound(
@@ -108,6 +118,20 @@ class PolicyFiles:
         if self.limits() != limits:
             self._write(self.path(_LIMITS), write_limits(limits))
 
+    def receivers(self) -> dict[str, Receiver]:
+        """Read who is told of what, by name; nobody when there is no file. Raises ``ConfigError``."""
+        path = self.path(_NOTICES)
+        text = self._read(path)
+        return {} if text is None else {one.name: one for one in read_receivers(text, str(path))}
+
+    def put_receivers(self, receivers: Iterable[Receiver]) -> None:
+        """Write who is told of what, all of them. Raises as ``put``."""
+        wanted = {one.name: one for one in receivers}
+        with suppress(ConfigError):  # what cannot be read is replaced
+            if self.receivers() == wanted:
+                return
+        self._write(self.path(_NOTICES), write_receivers(wanted))
+
     def path(self, name: str) -> Path:
         """Tell where a policy is, or would be."""
         return self.folder / f"{name}{_SUFFIX}"
@@ -134,6 +158,12 @@ class PolicyFiles:
                 new.unlink(missing_ok=True)
                 raise
             _make_durable(self.folder)
+
+
+@lru_cache(maxsize=4096)
+def _understood(text: str, name: str, source: str) -> Policy:
+    """Read a policy once: a server looks at all of them for each list of machines."""
+    return read_policy(text, name, source)
 
 
 def _make_durable(folder: Path) -> None:

@@ -37,7 +37,7 @@ class RunRow:
 
     id: int
     kind: str
-    """``backup``, ``restore``, ``verify``, ``boot-test`` or ``scan``."""
+    """``backup``, ``restore``, ``check``, ``verify``, ``boot-test``, ``scan``…"""
     machine: str
     """Name of the machine; for ``verify`` what was verified."""
     platform: str

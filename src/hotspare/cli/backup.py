@@ -141,7 +141,9 @@ def _wanted(platform: Platform, machines: Sequence[str], selection: Selection) -
             meaning="Nothing was backed up",
             hint="See 'hotspare machine list' for names and tags",
         )
-    return [WantedMachine(machine.name, machine.id, listed=True) for machine in chosen]
+    return [
+        WantedMachine(machine.name, machine.id, listed=True, tags=machine.marks.tags) for machine in chosen
+    ]
 
 
 def _tell_plan(

@@ -14,14 +14,13 @@ from cyclopts.validators import Number
 from hotspare.backup.machine import BackupOptions
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.select import MachineChoice
+from hotspare.cli.options import Patterns
 from hotspare.cli.quantities import parse_bytes
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import Consistency, DiskChoice
 
 _WHICH = Group.create_ordered("Which machines")
 _HOW = Group.create_ordered("How they are backed up")
-
-Patterns = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
 
 
 @Parameter(name="*", group=_WHICH)

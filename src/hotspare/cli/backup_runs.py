@@ -11,6 +11,7 @@ from hotspare.cli.backup_results import BackupResult, Outcome, doubts_about
 from hotspare.cli.history import History
 from hotspare.cli.options import ProgressForm
 from hotspare.cli.progress import shown_progress
+from hotspare.cli.telling import EndedBackup, tell_backup
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound, SourceLost
 from hotspare.events import Listener
 from hotspare.platforms.platform import Platform
@@ -27,6 +28,8 @@ class WantedMachine:
     """What the platform finds it by."""
     listed: bool = False
     """It was found on the platform rather than named: it may go away meanwhile."""
+    tags: tuple[str, ...] | None = None
+    """None when they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,24 @@ class Backups:
         cancellation: Cancellation,
         claim: Claim = UNDISPUTED,
     ) -> BackupResult:
-        """Back up one machine; what goes wrong is in the result."""
+        """Back up one machine; what goes wrong is in the result. People are told of it."""
+        result = self._back_up(wanted, listener, cancellation, claim)
+        if result.outcome in {"ok", "failed"}:
+            ended = EndedBackup(
+                machine=wanted.name,
+                platform=self.platform.uri,
+                repository=self.history.repository,
+                policy=self.history.policy,
+                tags=wanted.tags,
+                point=result.point.id if result.point else None,
+                error=str(result.error or "It is not known why") if result.outcome == "failed" else None,
+            )
+            tell_backup(self.history.session, ended)
+        return result
+
+    def _back_up(
+        self, wanted: WantedMachine, listener: Listener, cancellation: Cancellation, claim: Claim
+    ) -> BackupResult:
         began = time.monotonic()
         run = None
         try:

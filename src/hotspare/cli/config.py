@@ -1,6 +1,7 @@
-"""``hotspare config``: all policies in one YAML document, to keep in Git, compare and apply."""
+"""``hotspare config``: all policies, limits and receivers in one YAML document, to keep in Git and apply."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from hotspare.cli import output
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, NoSpace, PermissionRefused
@@ -22,6 +24,7 @@ from hotspare.policy.document import (
     read_configuration,
     write_configuration,
 )
+from hotspare.policy.shortening import what_shortens
 
 app = noun("config", "Keep all policies in one YAML document: export, compare, apply.")
 
@@ -35,19 +38,23 @@ Switch = Annotated[bool, Parameter(negative="", show_default=False)]
     )
 )
 def export(*, options: Options = DEFAULTS) -> None:
-    """Print all policies and limits as one YAML document.
+    """Print all policies, limits and receivers of notices as one YAML document.
 
     Args:
         options: See below.
     """
     with Session(options) as session:
         files = session.policies()
-        policies, limits = files.all(), files.limits()
+        policies, limits, receivers = files.all(), files.limits(), files.receivers()
         if session.as_json:
-            fields = [all_fields(policy) for policy in policies.values()]
-            output.print_document(output.document("config", policies=fields, limits=all_fields(limits)))
+            fields = {
+                "policies": [all_fields(policy) for policy in policies.values()],
+                "limits": all_fields(limits),
+                "notices": [all_fields(receiver) for receiver in receivers.values()],
+            }
+            output.print_document(output.document("config", **fields))
         else:
-            output.print_text(write_configuration(policies, limits).rstrip())
+            output.print_text(write_configuration(policies, limits, receivers).rstrip())
 
 
 @app.command(
@@ -61,7 +68,7 @@ def diff(file: File, /, *, prune: Switch = False, options: Options = DEFAULTS) -
 
     Args:
         file: The YAML document; - is standard input.
-        prune: Count policies that are not in it as removed.
+        prune: Count policies and receivers of notices that are not in it as removed.
         options: See below.
     """
     with Session(options) as session:
@@ -91,12 +98,12 @@ def apply(
 ) -> None:
     """Make the policies of this host what a YAML document says; all is checked before anything is changed.
 
-    Policies that are not in the document stay, unless --prune is given. Files of policies that say the same
-    already are not touched.
+    Policies and receivers of notices that are not in the document stay, unless --prune is given. Files that
+    say the same already are not touched.
 
     Args:
         file: The YAML document; - is standard input.
-        prune: Remove policies that are not in it; asks first.
+        prune: Remove policies and receivers of notices that are not in it; asks first.
         yes: Do not ask.
         dry_run: Only show what would be changed.
         options: See below.
@@ -105,12 +112,15 @@ def apply(
         files = session.policies()
         wanted = _read(file)
         changes = _changes(files, wanted, prune=prune)
-        removed = [change.name for change in changes if change.action == "removed"]
+        removed = [change for change in changes if change.action == "removed"]
         if not dry_run:
             if removed:
-                question = f"Remove {', '.join(removed)}, and make all other changes?"
+                names = ", ".join(change.name for change in removed)
+                question = f"Remove {names}, and make all other changes?"
                 confirm(question, "Nothing was changed", yes=yes)
-            _apply(files, wanted, removed)
+            names = ", ".join(change.name for change in changes)
+            with outside_approval(session, "config apply", names, _shortened(files, wanted)):
+                _apply(files, wanted, removed)
         _say(session, changes, applied=not dry_run)
 
 
@@ -125,8 +135,9 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is different of one policy, or of the limits."""
+    """What is different of one policy or receiver, or of the limits."""
 
+    of: Literal["policy", "limits", "notice"]
     name: str
     action: Literal["added", "changed", "removed"]
     differences: tuple[Difference, ...] = ()
@@ -150,21 +161,32 @@ def _read(file: Path) -> Configuration:
 
 
 def _changes(files: PolicyFiles, wanted: Configuration, *, prune: bool) -> list[Change]:
-    before = files.all()
-    found = []
-    for policy in sorted(wanted.policies, key=lambda policy: policy.name):
-        old = before.get(policy.name)
-        if old is None:
-            found.append(Change(policy.name, "added"))
-        elif old != policy:
-            found.append(Change(policy.name, "changed", _differences(old, policy)))
-    if prune:
-        gone = sorted(before.keys() - {policy.name for policy in wanted.policies})
-        found += [Change(name, "removed") for name in gone]
+    found = _changed("policy", files.all(), {one.name: one for one in wanted.policies}, prune=prune)
     limits = files.limits()
     if wanted.limits is not None and wanted.limits != limits:
-        found.append(Change("limits", "changed", _differences(limits, wanted.limits)))
+        found.append(Change("limits", "limits", "changed", _differences(limits, wanted.limits)))
+    if wanted.receivers is not None:
+        receivers = {one.name: one for one in wanted.receivers}
+        found += _changed("notice", files.receivers(), receivers, prune=prune)
     return found
+
+
+def _changed(
+    of: Literal["policy", "notice"],
+    before: Mapping[str, msgspec.Struct],
+    wanted: Mapping[str, msgspec.Struct],
+    *,
+    prune: bool,
+) -> list[Change]:
+    found = []
+    for name in sorted(wanted):
+        old = before.get(name)
+        if old is None:
+            found.append(Change(of, name, "added"))
+        elif old != wanted[name]:
+            found.append(Change(of, name, "changed", _differences(old, wanted[name])))
+    gone = sorted(before.keys() - wanted.keys()) if prune else []
+    return found + [Change(of, name, "removed") for name in gone]
 
 
 def _differences(before: msgspec.Struct, after: msgspec.Struct) -> tuple[Difference, ...]:
@@ -176,19 +198,36 @@ def _differences(before: msgspec.Struct, after: msgspec.Struct) -> tuple[Differe
     )
 
 
-def _apply(files: PolicyFiles, wanted: Configuration, removed: list[str]) -> None:
+def _shortened(files: PolicyFiles, wanted: Configuration) -> list[str]:
+    """Say of all policies what they would keep less of."""
+    before = files.all()
+    return [
+        said
+        for policy in wanted.policies
+        if policy != before.get(policy.name)
+        for said in what_shortens(before.get(policy.name), policy)
+    ]
+
+
+def _apply(files: PolicyFiles, wanted: Configuration, removed: list[Change]) -> None:
     for policy in wanted.policies:
         files.put(policy)
-    for name in removed:
-        files.remove(name)
+    for change in removed:
+        if change.of == "policy":
+            files.remove(change.name)
     if wanted.limits is not None:
         files.put_limits(wanted.limits)
+    if wanted.receivers is not None:
+        receivers = files.receivers() | {one.name: one for one in wanted.receivers}
+        gone = {change.name for change in removed if change.of == "notice"}
+        files.put_receivers(one for name, one in receivers.items() if name not in gone)
 
 
 def _say(session: Session, changes: list[Change], *, applied: bool) -> None:
     if session.as_json:
         fields = [
             {
+                "of": one.of,
                 "name": one.name,
                 "action": one.action,
                 "differences": [difference._asdict() for difference in one.differences],
@@ -198,7 +237,8 @@ def _say(session: Session, changes: list[Change], *, applied: bool) -> None:
         output.print_document(output.document("config-changes", applied=applied, changes=fields))
         return
     for change in changes:
-        output.print_text(f"{change.name}: {change.action if applied else f'would be {change.action}'}")
+        name = f"notice {change.name}" if change.of == "notice" else change.name
+        output.print_text(f"{name}: {change.action if applied else f'would be {change.action}'}")
         for one in change.differences:
             output.print_text(f"  {one.field}: {_shown(one.before)} -> {_shown(one.after)}")
     if not changes:

@@ -3,6 +3,7 @@
 A catalog that cannot be used never keeps a machine from being backed up or restored: that is a warning.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -10,12 +11,17 @@ from typing import Literal
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.rows import PointRow, RunResult
+from hotspare.cli.logs import about_run
 from hotspare.cli.output import warn
 from hotspare.errors import HotspareError, Interrupted
 from hotspare.events import Event, HeldBack, Listener, Progress
 from hotspare.fleet.work import Work
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.tested import BootRecord, Tested
+
+_log = logging.getLogger("hotspare.runs")
+# Commands say themselves how it went; a service has a handler above this one.
+_log.addHandler(logging.NullHandler())
 
 
 class Run:
@@ -54,8 +60,9 @@ class History:
 
     def __init__(self, session: Work, repository: str, policy: str | None = None) -> None:
         """``policy`` names the one by which the runs go on."""
-        self._repository = repository
-        self._policy = policy
+        self.session = session
+        self.repository = repository
+        self.policy = policy
         self._catalog: Catalog | None = None
         with _only_warned("This run is not recorded"):
             self._catalog = session.catalog()
@@ -71,9 +78,11 @@ class History:
                     kind=kind,
                     machine=machine,
                     platform=platform,
-                    repository=self._repository,
-                    policy=self._policy,
+                    repository=self.repository,
+                    policy=self.policy,
                 )
+        about = about_run(machine, self.policy, number)
+        _log.info("%s of %s begins", kind, machine, extra=about)
         outcome: Literal["ok", "failed", "interrupted"] = "failed"
         code: str | None = HotspareError.code
         what: str | None = None
@@ -87,6 +96,9 @@ class History:
             code, what = error.code, error.what
             raise
         finally:
+            level = logging.ERROR if outcome == "failed" else logging.INFO
+            words = f"{outcome}. {what}" if what else outcome
+            _log.log(level, "%s of %s: %s", kind, machine, words, extra=about)
             if self._catalog and number is not None:
                 result = RunResult(
                     outcome=outcome,
@@ -111,7 +123,7 @@ class History:
                     self._row(point, tested[point.id].boot if point.id in tested else None)
                     for point in points
                 ]
-                self._catalog.replace_points(self._repository, rows)
+                self._catalog.replace_points(self.repository, rows)
 
     def add_point(self, point: RestorePoint) -> None:
         """Note a restore point that was just made."""
@@ -129,21 +141,26 @@ class History:
         """Note that a restore point was forgotten."""
         if self._catalog:
             with _only_warned("The catalog still shows a restore point that is gone"):
-                self._catalog.remove_point(self._repository, point.id)
+                self._catalog.remove_point(self.repository, point.id)
 
     def _row(self, point: RestorePoint, boot: BootRecord | None = None) -> PointRow:
-        return PointRow(
-            repository=self._repository,
-            id=point.id,
-            machine_id=point.machine_id,
-            machine_name=point.machine_name,
-            platform=point.platform,
-            finished_at=point.finished_at,
-            consistency=point.consistency,
-            boot_at=boot.at if boot else None,
-            boot_passed=boot.passed if boot else None,
-            boot_life=boot.life if boot else None,
-        )
+        return point_row(self.repository, point, boot)
+
+
+def point_row(repository: str, point: RestorePoint, boot: BootRecord | None) -> PointRow:
+    """Describe a restore point of the repository at a URL for the catalog."""
+    return PointRow(
+        repository=repository,
+        id=point.id,
+        machine_id=point.machine_id,
+        machine_name=point.machine_name,
+        platform=point.platform,
+        finished_at=point.finished_at,
+        consistency=point.consistency,
+        boot_at=boot.at if boot else None,
+        boot_passed=boot.passed if boot else None,
+        boot_life=boot.life if boot else None,
+    )
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from cyclopts.validators import Number
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.cli import output
-from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Patterns
 from hotspare.cli.output import utc_time
 from hotspare.cli.policy_preview import print_low_peak
 from hotspare.cli.session import Session

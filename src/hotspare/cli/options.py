@@ -11,6 +11,9 @@ from hotspare.cli.directed import given
 OutputFormat = Literal["text", "json"]
 ProgressForm = Literal["auto", "jsonl", "none"]
 
+Patterns = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
+"""An option that is given once for each of its values."""
+
 _GROUP = Group.create_ordered("Options of every command")
 
 

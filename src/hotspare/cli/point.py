@@ -23,7 +23,7 @@ from hotspare.errors import (
     PointNotFound,
     TargetExists,
 )
-from hotspare.repository.point import RestorePoint
+from hotspare.repository.point import RestorePoint, of_machines
 from hotspare.repository.repository import Repository
 from hotspare.repository.select import find_point
 from hotspare.repository.tested import read_all_tested, read_screen, read_tested
@@ -101,7 +101,7 @@ def list_points(*, machine: str | None = None, options: Options = DEFAULTS) -> N
     """
     with Session(options) as session:
         repository = session.repository()
-        every = repository.points(lambda _name, error: output.warn(str(error)))
+        every = of_machines(repository.points(lambda _name, error: output.warn(str(error))))
         tested = read_all_tested(repository.backend, repository.keyring)
         History(session, repository.backend.url).replace_points(every, tested)
         points = [point for point in every if machine in {None, point.machine_name, point.machine_id}]

@@ -1,6 +1,7 @@
 """``hotspare point forget``: remove restore points."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,6 +11,7 @@ from hotspare.cli.confirmation import confirm
 from hotspare.cli.documents import point_fields
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.repo_lock import points_locked_until
 from hotspare.cli.session import Session
 from hotspare.errors import PointNotFound, UsageError
@@ -74,9 +76,10 @@ def _forget(
                 repository.refuse_kept(point)
         _confirm(lines, yes=yes)
         history = History(session, repository.backend.url)
-        for point in points:
-            repository.forget(point, force=force)
-            history.remove_point(point)
+        with _noted(session, lines):
+            for point in points:
+                repository.forget(point, force=force)
+                history.remove_point(point)
         locked_until = points_locked_until(repository, points)
     if session.as_json:
         fields: dict[str, Any] = {
@@ -113,8 +116,9 @@ def _forget_damaged(
             )
     if not dry_run:
         _confirm([f"{point}, which cannot be read" for point in points], yes=yes)
-        for name in (name for point in points for name in unreadable[point]):
-            repository.forget_by_name(name)
+        with _noted(session, list(points)):
+            for name in (name for point in points for name in unreadable[point]):
+                repository.forget_by_name(name)
     if session.as_json:
         fields: dict[str, Any] = {"points": list(points), "dry_run": dry_run}
         output.print_document(output.document("damaged-points-forgotten", **fields))
@@ -122,6 +126,11 @@ def _forget_damaged(
     verb = "Would forget" if dry_run else "Forgot"
     for point in points:
         output.print_text(f"{verb} the restore point {point}, which cannot be read.")
+
+
+def _noted(session: Session, points: Sequence[str]) -> AbstractContextManager[None]:
+    said = [f"forgets the restore point {point}" for point in points]
+    return outside_approval(session, "point forget", ", ".join(points), said)
 
 
 def _confirm(points: Sequence[str], *, yes: bool) -> None:

@@ -13,9 +13,9 @@ from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
 from hotspare.cli import output
-from hotspare.cli.backup_options import Patterns
 from hotspare.cli.confirmation import confirm
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Patterns
+from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, HotspareError, TargetExists, UsageError
@@ -23,6 +23,7 @@ from hotspare.policy.document import all_fields, read_policy, write_policy
 from hotspare.policy.policy import Manner, Misfit, Policy, Schedule, checked
 from hotspare.policy.retention import Retention
 from hotspare.policy.selection import Selection
+from hotspare.policy.shortening import what_shortens
 
 _WHAT = Group.create_ordered("What the policy says")
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -123,7 +124,8 @@ def add(
             raise UsageError(misfit.what, meaning="Nothing was added", hint=misfit.hint) from misfit
         check_beyond(policy)
         if not dry_run:
-            files.put(policy)
+            with outside_approval(session, "policy add", name, what_shortens(None, policy)):
+                files.put(policy)
         _say("Would add" if dry_run else "Added", policy, session)
 
 
@@ -151,7 +153,9 @@ def edit(name: str, /, *, options: Options = DEFAULTS) -> None:
                     continue
                 break
         if after != before:
-            files.put_text(name, after)
+            shortened = what_shortens(_understood(before, name), policy)
+            with outside_approval(session, "policy edit", name, shortened):
+                files.put_text(name, after)
         _say("Changed" if after != before else "Did not change", policy, session)
 
 
@@ -176,7 +180,8 @@ def remove(
         files.text(name)
         if not dry_run:
             confirm(f"Remove the policy {name}?", "Nothing was removed", yes=yes)
-            files.remove(name)
+            with outside_approval(session, "policy remove", name, ()):
+                files.remove(name)
         if session.as_json:
             output.print_document(output.document("policy-removed", name=name, dry_run=dry_run))
         else:
@@ -189,6 +194,13 @@ def _say(verb: str, policy: Policy, session: Session) -> None:
         return
     output.print_text(f"{verb} the policy {policy.name}:\n{write_policy(policy).rstrip()}")
     output.print_text(f"\nSee what it means with 'hotspare policy preview {policy.name}'.")
+
+
+def _understood(text: str, name: str) -> Policy | None:
+    try:
+        return read_policy(text, name, name)
+    except ConfigError:
+        return None  # what cannot be read keeps nothing by itself
 
 
 def _open_editor(path: Path) -> None:

@@ -208,7 +208,7 @@ class _Queue:
             history = History(self.fleet.session, repository.backend.url, job.policy.name)
             platform = self.fleet.platform(machine.platform)
             self._engines[key] = Backups(history, repository, platform, options_of(job.policy))
-        wanted = WantedMachine(machine.name, machine.id, listed=True)
+        wanted = WantedMachine(machine.name, machine.id, listed=True, tags=machine.marks.tags)
         return self._engines[key].one(wanted, listener, cancellation)
 
 

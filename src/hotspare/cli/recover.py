@@ -1,6 +1,7 @@
 """``hotspare recover``: machines that start straight from the repository, and move off it while they run."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -141,8 +142,11 @@ def _recover(session: Session, reference: str, wanted: _Wanted, began: float) ->
     keeper = None if wanted.dry_run else Keeper()
     begun = False
     try:
-        repository = session.repository(cached=True)
-        recovery = recovery_of(session)
+        with ThreadPoolExecutor(1) as aside:
+            # Connecting takes Python's time, deriving the repository's key does not.
+            connecting = aside.submit(recovery_of, session)
+            repository = session.repository(cached=True)
+            recovery = connecting.result()
         point = find_point(repository, reference)
         request = TargetRequest(
             name=wanted.request_to or point.machine_name,

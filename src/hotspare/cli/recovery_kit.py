@@ -17,6 +17,7 @@ _STEPS = (
     "When it asks for the passphrase, type the recovery key instead.",
     "Spaces and dashes do not matter; a mistyped group is named.",
     "Set a new passphrase: hotspare key add --passphrase -r REPOSITORY",
+    "Put back a lost server: hotspare self rebuild -r REPOSITORY",
     "Restore: hotspare point list, then hotspare restore --help",
 )
 _WARNING = (

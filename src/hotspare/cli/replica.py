@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
-from hotspare.cli import output, replica_failover, replica_plain
+from hotspare.cli import output, replica_failover, replica_group, replica_plain
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options
@@ -132,6 +132,7 @@ def pair(
             "hotspare replica create web01 --to standby",
             "hotspare replica create db01 --to standby --every 30s --keep '1m for 1h, 1h for 2d'",
             "hotspare replica create web01 --to standby --bandwidth 50MiB/s",
+            "hotspare replica create web01 --to standby --group shop",
         ],
         PlatformUnavailable,
         MachineNotFound,
@@ -218,7 +219,7 @@ def _show(statuses: list[Status], options: Options) -> None:
         document = output.document("replicas", replicas=[status_fields(one) for one in statuses])
         output.print_document(document)
         return
-    header = ("MACHINE", "MODE", "PHASE", "FOR", "LAG", "POINTS", "NEWEST POINT", "DETAIL")
+    header = ("MACHINE", "GROUP", "MODE", "PHASE", "FOR", "LAG", "POINTS", "NEWEST POINT", "DETAIL")
     output.print_table(header, status_rows(statuses), right=("FOR", "POINTS"))
 
 
@@ -312,11 +313,13 @@ def points(machine: str, /, *, state: State = None, options: Options = DEFAULTS)
             output.local_time(one.taken_at),
             one.consistency,
             ", ".join(disk.name for disk in one.disks),
+            one.group.name if one.group else "",
         )
         for one in found
     ]
-    output.print_table(("POINT", "TAKEN", "CONSISTENCY", "DISKS"), rows)
+    output.print_table(("POINT", "TAKEN", "CONSISTENCY", "DISKS", "GROUP"), rows)
 
 
 replica_failover.add_commands(app)
+replica_group.add_commands(app)
 replica_plain.add_commands(app)

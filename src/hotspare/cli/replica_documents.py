@@ -7,6 +7,9 @@ from typing import Any
 
 from hotspare.cli.output import utc_time
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication.groups.order import membership
+from hotspare.replication.groups.service import GroupStatus
+from hotspare.replication.groups.whole import GroupPoint
 from hotspare.replication.model import Lag, Peer, Phase, Status
 from hotspare.units import format_bytes, format_duration
 
@@ -22,6 +25,7 @@ def status_fields(status: Status) -> dict[str, Any]:
     return {
         "id": protection.id,
         "machine": protection.machine,
+        "group": protection.group.name if protection.group else None,
         "mode": protection.mode.value,
         "source": protection.source,
         "standby": protection.standby,
@@ -54,6 +58,7 @@ def status_rows(statuses: Sequence[Status]) -> list[tuple[str, ...]]:
     return [
         (
             status.protection.machine,
+            status.protection.group.name if status.protection.group else "-",
             status.protection.mode.value,
             status.phase.value,
             format_duration(max(0.0, time.time() - status.since)),
@@ -97,4 +102,59 @@ def point_fields(point: ReplicaPoint) -> dict[str, Any]:
         ],
         "state": [{"name": state.name, "size": len(state.content)} for state in point.state],
         "warnings": list(point.warnings),
+        "group": point.group.name if point.group else None,
+    }
+
+
+def group_fields(group: GroupStatus) -> dict[str, Any]:
+    """Describe a group and how it goes with it."""
+    place = membership(group.members[0])
+    return {
+        "name": group.name,
+        "here": group.here,
+        "interval": place.interval,
+        "retention": place.retention,
+        "pause_limit": place.pause_limit,
+        "points": group.points,
+        "newest_point": group.newest_point or None,
+        "paused_seconds": group.paused_seconds,
+        "longest_pause": group.longest_pause,
+        "problem": group.problem or None,
+        "machines": [
+            {
+                "machine": one.machine,
+                "protection": one.id,
+                "wait": membership(one).wait,
+                "wait_timeout": membership(one).wait_seconds,
+                "delay": membership(one).delay,
+            }
+            for one in group.members
+        ],
+    }
+
+
+def group_rows(groups: Sequence[GroupStatus]) -> list[tuple[str, ...]]:
+    """Give a row of ``replica group list`` for each."""
+    return [
+        (
+            group.name,
+            ", ".join(one.machine for one in group.members),
+            format_duration(membership(group.members[0]).interval),
+            str(group.points),
+            group.newest_point or "-",
+            "-" if group.paused_seconds is None else f"{group.paused_seconds:.3f} s",
+            group.problem,
+        )
+        for group in groups
+    ]
+
+
+def group_point_fields(point: GroupPoint) -> dict[str, Any]:
+    """Describe a point of a group."""
+    return {
+        "id": point.id,
+        "group": point.group,
+        "taken_at": utc_time(point.taken_at),
+        "paused_seconds": point.paused_seconds,
+        "members": list(point.members),
     }

@@ -8,7 +8,7 @@ from cyclopts import Group, Parameter
 
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.replication.lease.terms import Terms
-from hotspare.replication.model import DEFAULT_RETENTION, FailoverPolicy, Mode, Protection
+from hotspare.replication.model import DEFAULT_RETENTION, FailoverPolicy, Membership, Mode, Protection
 
 _HOW = Group.create_ordered("How it is kept")
 
@@ -41,12 +41,14 @@ class Manner:
     ("hotspare restore POINT --disk vda=FOLDER/vda.qcow2"). They are taken over; only what differs is sent."""
     witness: str = ""
     """Name of the host that decides, with the standby, whether the source is lost."""
-    lease: str = "10s"
+    lease: str = "4s"
     """With a witness: how long it promises not to let the standby take over; see docs/failover.md."""
-    beat: str = "1s"
+    beat: str = "0.5s"
     """Time between two such promises."""
-    silence: str = "5s"
+    silence: str = "1.5s"
     """After this long without an answer a host counts as gone."""
+    group: str = ""
+    """Name of a group that it is in: its machines have points of one instant, and fail over together."""
     platform: str = "qemu:///system"
     """URI of libvirt."""
 
@@ -80,7 +82,13 @@ class Manner:
             stall_limit=parse_duration(self.stall_limit),
             durable=self.durable,
             failover=FailoverPolicy(terms=terms),
+            group=self._membership(),
         )
+
+    def _membership(self) -> Membership | None:
+        if not self.group:
+            return None
+        return Membership(name=self.group, interval=parse_duration(self.every), retention=self.keep)
 
 
 DEFAULT_MANNER = Manner()

@@ -1,5 +1,7 @@
 """``hotspare repo check``, ``repair`` and ``copy``: keeping what is stored whole, and in two places."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,8 +14,9 @@ from hotspare.cli.problems import problem_fields, refuse_problems
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_moment
 from hotspare.cli.session import Session
+from hotspare.cli.telling import damage_told
 from hotspare.errors import RepositoryDamaged, UsageError
-from hotspare.repository.check import check_structure
+from hotspare.repository.check import CheckReport, check_structure
 from hotspare.repository.copy import CopyReport, copy_points
 from hotspare.repository.copy_plan import select_points
 from hotspare.repository.object_lock.inspect import lock_problems
@@ -48,32 +51,48 @@ def check(*, packs: Switch = False, no_key: Switch = False, options: Options = D
     ):
         if packs:
             backend = session.backend() if no_key else session.repository().backend
-            _tell_scrubbed(scrub_store(backend, listener, cancellation), as_json=session.as_json)
+            with _recorded(session, backend.url, "repo check --packs"):
+                _tell_scrubbed(scrub_store(backend, listener, cancellation), as_json=session.as_json)
             return
         repository = session.repository()
-        report = check_structure(repository, listener, cancellation)
-        report.problems.extend(lock_problems(repository, cancellation))
-        if session.as_json:
-            fields = {
-                "points": report.points,
-                "packs": report.packs,
-                "chunks": report.chunks,
-                "bytes": report.bytes,
-                "void": report.void,
-                "problems": [problem_fields(problem) for problem in report.problems],
-            }
-            output.print_document(output.document("repository-check", **fields))
-        else:
+        with _recorded(session, repository.backend.url, "repo check"):
+            report = check_structure(repository, listener, cancellation)
+            report.problems.extend(lock_problems(repository, cancellation))
+            _tell_checked(report, as_json=session.as_json)
+            refuse_problems(report.problems, as_json=session.as_json)
+
+
+@contextmanager
+def _recorded(session: Session, url: str, manner: str) -> Iterator[None]:
+    """Have the history know of a check, and people of the damage that it finds."""
+    with (
+        History(session, url).run("check", "all machines", ""),
+        damage_told(session, url, manner),
+    ):
+        yield
+
+
+def _tell_checked(report: CheckReport, *, as_json: bool) -> None:
+    if as_json:
+        fields = {
+            "points": report.points,
+            "packs": report.packs,
+            "chunks": report.chunks,
+            "bytes": report.bytes,
+            "void": report.void,
+            "problems": [problem_fields(problem) for problem in report.problems],
+        }
+        output.print_document(output.document("repository-check", **fields))
+    else:
+        output.print_text(
+            f"Checked {report.points} restore points, {report.packs} packs with {report.chunks} chunks,"
+            f" {format_bytes(report.bytes)}."
+        )
+        if report.void:
             output.print_text(
-                f"Checked {report.points} restore points, {report.packs} packs with {report.chunks} chunks,"
-                f" {format_bytes(report.bytes)}."
+                f"Not counted, and removed by the next prune: {', '.join(report.void)}."
+                " Their runs did not succeed, or they were forgotten."
             )
-            if report.void:
-                output.print_text(
-                    f"Not counted, and removed by the next prune: {', '.join(report.void)}."
-                    " Their runs did not succeed, or they were forgotten."
-                )
-        refuse_problems(report.problems, as_json=session.as_json)
 
 
 def repair(*, dry_run: Switch = False, options: Options = DEFAULTS) -> None:

@@ -1,5 +1,6 @@
 """``hotspare repo prune``: give back the space of what no restore point needs."""
 
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from cyclopts import Parameter, validators
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.session import Session
 from hotspare.repository.gc.collect import prune
@@ -41,7 +43,9 @@ def prune_repository(
         shown_progress(options.progress_form, cancellation) as listener,
     ):
         repository = session.repository()
-        report = prune(repository, listener, cancellation, keep_waste=keep_waste, dry_run=dry_run)
+        url = repository.backend.url
+        with nullcontext() if dry_run else outside_approval(session, "repo prune", url, ()):
+            report = prune(repository, listener, cancellation, keep_waste=keep_waste, dry_run=dry_run)
         if session.as_json:
             fields = msgspec.to_builtins(report, builtin_types=(datetime,))
             fields["locked_until"] = output.utc_time(report.locked_until) if report.locked_until else None

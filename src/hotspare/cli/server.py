@@ -1,10 +1,8 @@
 """``hotspare server``: policies run by themselves, and the HTTP interface."""
 
-import logging
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -12,16 +10,19 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.backup_options import Patterns
 from hotspare.cli.help import OPENING, closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.logs import set_up_logs
+from hotspare.cli.notice_sending import Sender
+from hotspare.cli.options import DEFAULTS, Options, Patterns
 from hotspare.cli.service import notify
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, PermissionRefused, ServerUnavailable
+from hotspare.jobs.heartbeat import Heartbeat
 from hotspare.settings import Settings
 
 if TYPE_CHECKING:
     from hotspare.cli.server_http import Served
+    from hotspare.jobs.work import Plans, Work
 
 app = noun("server", "Have policies run by themselves and serve the HTTP interface; movers on other hosts.")
 
@@ -132,21 +133,34 @@ def _serve(
     *,
     schedules: bool,
 ) -> None:
-    # Likewise.
-    from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415
-    from hotspare.cli.server_work import ServerWork  # noqa: PLC0415
+    from hotspare.cli.self_daily import self_backups_by_themselves  # noqa: PLC0415 - likewise
     from hotspare.jobs.server import ServerPlan, serve  # noqa: PLC0415
 
     database, name = session.settings.job_database, socket.gethostname()
     plan = ServerPlan(database=database, name=name, queues=queues if slots else [], slots=slots)
-    plans = ServerPlans(session.options) if schedules else None
 
     def ready(title: str) -> None:
         on_ready(title)
         notify("READY=1")
 
-    serve(plan, ServerWork(session.options), plans, cancellation, ready)
+    options, beat = session.options, Heartbeat(session.settings.state_folder).beat
+    remembered = self_backups_by_themselves(options) if schedules else nullcontext()
+    plans = (lambda: _plans(options)) if schedules else None
+    with Sender(options), remembered:
+        serve(plan, lambda: _work(options), plans, cancellation, ready, beat)
     notify("STOPPING=1")
+
+
+def _work(options: Options) -> "Work":
+    from hotspare.cli.server_work import ServerWork  # noqa: PLC0415 - likewise
+
+    return ServerWork(options)
+
+
+def _plans(options: Options) -> "Plans":
+    from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415 - likewise
+
+    return ServerPlans(options)
 
 
 def _tell(session: Session, title: str, slots: int, served: "Served | None") -> None:
@@ -173,7 +187,7 @@ def _tell(session: Session, title: str, slots: int, served: "Served | None") -> 
 
 def _slots(session: Session, wanted: int | None) -> int:
     _refuse_without_credential(session.settings)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    set_up_logs(session.settings.log_form)
     return session.policies().limits().mover if wanted is None else wanted
 
 

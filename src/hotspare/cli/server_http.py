@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ def http_served(session: Session, address: str, *, tls: bool) -> Iterator[Served
         server = server_for(whole_app(estate, access, actions), certificate)
         serving = threading.Thread(target=_serve, args=(server, [listening]), name="http")
         serving.start()
+        while serving.is_alive() and not server.started:
+            time.sleep(0.01)
         try:
             yield Served(url, certificate, access.setup_code)
         finally:

@@ -4,7 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,12 +13,14 @@ import msgspec
 from hotspare.catalog.rows import Ended, RunRow
 from hotspare.cli.history import History
 from hotspare.cli.load import latency_ratio
+from hotspare.cli.logs import about_run
 from hotspare.cli.options import Options
 from hotspare.cli.output import local_time, warn
 from hotspare.cli.policy_due import DueMachine, missed_times, request_of, those_due
 from hotspare.cli.policy_forget import forget_points
-from hotspare.cli.server_work import own_catalog, policy_of
+from hotspare.cli.server_work import own_catalog, policy_of, tags_of
 from hotspare.cli.session import Session
+from hotspare.cli.telling import EndedBackup, tell_backup, tell_missed
 from hotspare.errors import HotspareError, PlatformUnavailable, StorageError
 from hotspare.fleet.fleet import Chosen, Fleet
 from hotspare.fleet.verdicts import judge
@@ -104,6 +106,8 @@ class ServerPlans:
 
     def began(self, due: Due) -> None:
         """See ``Plans``."""
+        about = about_run(due.order.machine, due.order.policy)
+        _log.info("backup of %s by %s may begin", due.order.machine, due.order.policy, extra=about)
         if due.missed:
             now = time.time()
             missed = Result(outcome="failed", error_code="missed", error=due.missed, started_at=now)
@@ -144,6 +148,12 @@ class ServerPlans:
         return Due(order, request, _host(), stops_with_window=policy.schedule.stop_at_window_end)
 
     def _record(self, order: Order, result: Result, outcome: Ended) -> None:
+        """Have the history know, and the log, what this process did not do itself."""
+        level = logging.ERROR if outcome == "failed" else logging.INFO
+        words = f"{outcome}. {result.error}" if result.error else outcome
+        _log.log(
+            level, "backup of %s: %s", order.machine, words, extra=about_run(order.machine, order.policy)
+        )
         started = result.started_at or time.time()
         run = RunRow(
             id=0,
@@ -164,6 +174,25 @@ class ServerPlans:
             policy=order.policy,
         )
         self._opened().catalog.add_run(run)
+        self._tell(order, result, outcome)
+
+    def _tell(self, order: Order, result: Result, outcome: Ended) -> None:
+        if outcome not in {"ok", "failed", "missed"}:
+            return
+        fleet = self._opened()
+        tags = None
+        with suppress(HotspareError):
+            tags = tags_of(fleet.platform(order.platform), order.machine_id)
+        ended = EndedBackup(
+            machine=order.machine,
+            platform=order.platform,
+            repository=policy_of(order).repository if order.definition else "",
+            policy=order.policy,
+            tags=tags,
+            point=result.point,
+            error=None if outcome == "ok" else result.error or "It is not known why",
+        )
+        (tell_missed if outcome == "missed" else tell_backup)(fleet.session, ended)
 
     def _retain(self, order: Order) -> None:
         fleet = self._opened()

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 
 import msgspec
 
@@ -18,6 +19,7 @@ from hotspare.events import Listener
 from hotspare.fleet.fleet import Fleet
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order, Result
+from hotspare.platforms.platform import Platform
 from hotspare.policy.policy import Policy
 from hotspare.repository.abandoned import settle_abandoned
 
@@ -39,7 +41,8 @@ class ServerWork:
                 platform = fleet.platform(order.platform)
                 history = History(session, repository.backend.url, policy.name)
                 engine = Backups(history, repository, platform, options_of(policy))
-                wanted = WantedMachine(order.machine, order.machine_id, listed=True)
+                tags = tags_of(platform, order.machine_id)
+                wanted = WantedMachine(order.machine, order.machine_id, listed=True, tags=tags)
                 done = engine.one(wanted, listener, cancellation, claim)
                 return _result(done, began, own_catalog(session))
         except HotspareError as error:
@@ -63,6 +66,13 @@ class ServerWork:
 def policy_of(order: Order) -> Policy:
     """Give the policy as it was when the order was given."""
     return msgspec.convert(order.definition, Policy)
+
+
+def tags_of(platform: Platform, machine: str) -> tuple[str, ...] | None:
+    """Give the tags of a machine; None when the platform cannot say."""
+    with suppress(HotspareError):
+        return platform.inspect(machine).marks.tags
+    return None
 
 
 def own_catalog(session: Work) -> str:

@@ -13,6 +13,7 @@ from hotspare.cli.problems import problem_fields, refuse_problems
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.cli.session import Session
+from hotspare.cli.telling import damage_told
 from hotspare.cli.verify_boot import BOOT_AS_USUAL, BootCommand, BootOptions, chosen_points
 from hotspare.cli.verify_scan import NO_SCAN, ScanOptions, scan_points
 from hotspare.errors import (
@@ -152,11 +153,13 @@ def _read_back(session: Session, points: tuple[str, ...], bounds: Bounds) -> Non
     history = History(session, repository.backend.url)
     with (
         history.run("verify", _subject(chosen, points), "") as run,
+        damage_told(session, repository.backend.url, "verify") as look,
         cancelled_by_signals() as cancellation,
         shown_progress(session.options.progress_form, cancellation) as listener,
     ):
         run.point = chosen[0].id if len(chosen) == 1 and points else None
         watched = run.watching(listener)
+        look.whole = False
         done: VerifyReport | PacksReport
         if points:
             done = verify_points(repository, chosen, watched, cancellation)
@@ -164,6 +167,7 @@ def _read_back(session: Session, points: tuple[str, ...], bounds: Bounds) -> Non
         else:
             with VerifyLog(session.settings.state_folder, repository.id) as log:
                 done = verify_packs(repository, chosen, log, bounds, watched, cancellation)
+            look.whole = not done.packs_left
             structure = check_structure(repository, ignore, cancellation).problems
             found = {problem.object for problem in done.problems}
             problems = done.problems + [one for one in structure if one.object not in found]

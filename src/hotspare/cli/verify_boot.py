@@ -14,6 +14,7 @@ from hotspare.cli import output
 from hotspare.cli.history import History
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.cli.session import Session
+from hotspare.cli.telling import tell_trial
 from hotspare.cli.tested import boot_words
 from hotspare.documents.tested import boot_fields
 from hotspare.errors import (
@@ -26,7 +27,7 @@ from hotspare.errors import (
 )
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.trial import TrialPlatform
-from hotspare.repository.point import RestorePoint
+from hotspare.repository.point import RestorePoint, of_machines
 from hotspare.repository.repository import Repository
 from hotspare.repository.select import find_points
 from hotspare.repository.tested import put_boot
@@ -160,6 +161,7 @@ class BootCommand:
         except PermissionRefused as error:
             listener(events.Warned(machine, f"The result is not kept with the restore point: {error.what}"))
         self._history.note_boot(test.point, test.record)
+        tell_trial(self._session, test.point, test.record, boot_words(test.record))
         if self._options.screenshots is not None and test.screen is not None:
             try:
                 self._options.screenshots.mkdir(parents=True, exist_ok=True)
@@ -233,7 +235,7 @@ def chosen_points(
     Raises:
         PointNotFound, UsageError: as ``find_points``.
     """
-    every = repository.points(_pass_over) if everything or newest else []
+    every = of_machines(repository.points(_pass_over)) if everything or newest else []
     points = every if everything else find_points(repository, named)
     if not newest:
         return points

@@ -13,14 +13,15 @@ from fastapi import Depends, Request
 
 from hotspare.access.roles import Permission, Target
 from hotspare.access.tokens import Caller
-from hotspare.api.estate import target_of_machine
+from hotspare.api.estate import Inventory, target_of_machine
 from hotspare.api.guard import Server
 from hotspare.catalog.rows import RunRow
 from hotspare.errors import HotspareError
 from hotspare.fleet.standing import KnownPolicy, MachineStanding, stand, while_running
 
 Value = TypeVar("Value")
-_STANDINGS_SECONDS = 5.0
+_STANDINGS_SECONDS = 20.0
+"""While no machine and no run is new."""
 _RUNNING_SECONDS = 1.0
 _STORED_SECONDS = 60.0
 GROWTH_OVER = timedelta(days=30)
@@ -71,12 +72,17 @@ class Figures:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._stood_upon: Inventory | None = None
         self._standings = Remembered(_STANDINGS_SECONDS, self._stand)
         self._running = Remembered(_RUNNING_SECONDS, lambda: server.estate.ask(lambda it: it.running()))
         self._stored = Remembered(_STORED_SECONDS, self._sum_up)
 
     def standings(self, caller: Caller) -> list[MachineStanding]:
         """Give how the machines stand that somebody may see; up to half a minute old."""
+        inventory = self._server.estate.inventory()
+        if inventory is not self._stood_upon:
+            self._stood_upon = inventory
+            self._standings.forget()
         busy = {(run.platform, run.machine) for run in self._running.get() if run.kind == "backup"}
         standings = while_running(self._standings.get(), busy) if busy else self._standings.get()
         if caller.may(Permission.READ, Target()):

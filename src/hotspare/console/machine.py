@@ -13,6 +13,7 @@ from hotspare.api.do import BackupRequest
 from hotspare.api.estate import target_of_machine
 from hotspare.api.guard import CallerHere, Server, ServerHere
 from hotspare.api.jobs import JobRequest, ask_for_job
+from hotspare.catalog.rows import RunRow
 from hotspare.console.document import document_of
 from hotspare.console.figures import Figures, FiguresHere, quietly
 from hotspare.console.form import FormHere, body_of
@@ -112,10 +113,11 @@ def _points_in(server: Server, caller: Caller, machine: str, key: str) -> list[d
             return points
 
 
-def _runs(server: Server, caller: Caller, standing: MachineStanding) -> list[Any]:
-    """Give the newest runs of this machine: others of the same name may be on other platforms."""
-    names = dict.fromkeys((standing.line.name, standing.line.id))
-    count = _RUNS_SHOWN * 4
-    rows = [run for name in names for run in see.runs_seen(server.estate, caller, count, machine=name)]
-    own = [run for run in rows if run.platform in {standing.platform, ""}]
+def _runs(server: Server, caller: Caller, standing: MachineStanding) -> list[RunRow]:
+    """Give the newest runs of this machine."""
+    own = [
+        run
+        for name in dict.fromkeys((standing.line.name, standing.line.id))
+        for run in see.runs_seen(server.estate, caller, _RUNS_SHOWN, platform=standing.platform, machine=name)
+    ]
     return sorted(own, key=lambda run: run.id, reverse=True)[:_RUNS_SHOWN]

@@ -1,6 +1,6 @@
 """Machine by day: how the backups of each machine ended on each of the last days."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -61,17 +61,18 @@ def matrix_of(estate: Estate, standings: Sequence[MachineStanding], today: date)
     seen = estate.ask(
         lambda it: [it.day_outcomes(one.platform, {one.line.name, one.line.id}, since) for one in standings]
     )
-    return [
-        MatrixRow(one, [_cell(day, outcomes) for day in days])
-        for one, outcomes in zip(standings, seen, strict=True)
-    ]
+    return [MatrixRow(one, _cells(days, outcomes)) for one, outcomes in zip(standings, seen, strict=True)]
 
 
-def _cell(day: date, outcomes: Sequence[DayOutcome]) -> Cell:
-    counts: dict[Outcome, int] = {}
+def _cells(days: Sequence[date], outcomes: Sequence[DayOutcome]) -> list[Cell]:
+    by_day: dict[date, dict[Outcome, int]] = {}
     for one in outcomes:
-        if one.day == day:
-            counts[one.outcome] = counts.get(one.outcome, 0) + one.count
+        counts = by_day.setdefault(one.day, {})
+        counts[one.outcome] = counts.get(one.outcome, 0) + one.count
+    return [_cell(day, by_day.get(day, {})) for day in days]
+
+
+def _cell(day: date, counts: Mapping[Outcome, int]) -> Cell:
     if not counts:
         return Cell(day, "none", "·", "nothing ran")
     gravest = next(kind for kind in _GRAVEST_FIRST if kind in counts)

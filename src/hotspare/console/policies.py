@@ -55,26 +55,32 @@ def show_policies(request: Request, server: ServerHere, caller: CallerHere, figu
     return page(request, "policies.html", title="Policies", rows=rows, may_configure=may)
 
 
-def show_policy(
-    request: Request, policy: PolicyName, server: ServerHere, caller: CallerHere, figures: FiguresHere
-) -> Response:
-    """Show a policy: its definition, and what it selects, when it runs, what it would delete."""
-    known = server.estate.policies().get(policy)
-    found, error = quietly(lambda: _look(server, known), None)
-    standings = [
-        one for one in figures.standings(caller) if policy in (*one.policies, *one.disabled_policies)
-    ]
+def show_policy(request: Request, policy: PolicyName, server: ServerHere, caller: CallerHere) -> Response:
+    """Show a policy: its definition, and where what it means is to be seen."""
     return page(
         request,
         "policy.html",
         title=f"Policy {policy}",
-        policy=all_fields(known),
+        policy=all_fields(server.estate.policies().get(policy)),
         yaml=server.estate.policies().text(policy),
-        preview=preview_fields(found) if found else None,
-        error=error,
-        standings={(one.platform, one.line.id): one for one in standings},
         may_configure=caller.may(Permission.CONFIGURE, EVERYTHING),
         may_run=caller.may_somewhere(Permission.BACK_UP),
+    )
+
+
+def show_preview(
+    request: Request, policy: PolicyName, server: ServerHere, caller: CallerHere, figures: FiguresHere
+) -> Response:
+    """Show what a policy selects, when it runs, what it would delete: that takes its time."""
+    found, error = quietly(partial(_look, server, server.estate.policies().get(policy)), None)
+    return page(
+        request,
+        "policy-preview.html",
+        title=f"What {policy} means now",
+        name=policy,
+        preview=preview_fields(found) if found else None,
+        error=error,
+        standings={(one.platform, one.line.id): one for one in figures.standings(caller)},
     )
 
 

@@ -30,25 +30,33 @@ def show_repositories(
 def show_repository(
     request: Request, repository: str, server: ServerHere, caller: CallerHere, figures: FiguresHere
 ) -> Response:
-    """Show a repository, and what it holds."""
-    found = document_of(see.show_repository(repository, server, caller))
+    """Show a repository: the space there is, and where what it holds is to be seen."""
+    opened = see.repository_for(server.estate, caller, Permission.READ, repository)
+    url = opened.backend.url
     target = Target(repository=server.estate.repositories()[repository])
     actions = [
         one
         for one in document_of(see.list_actions(server, caller, limit=200))["actions"]
-        if f"--repository={found['url']}" in one["command"] and one["kind"] in {"check", "prune"}
+        if f"--repository={url}" in one["command"] and one["kind"] in {"check", "prune"}
     ]
     return page(
         request,
         "repository.html",
         title="Repository",
-        found=found,
+        url=url,
         key=repository,
-        capacity=figures.capacity(found["url"]),
+        capacity=figures.capacity(url),
         actions=actions[:10],
         may_check=caller.may(Permission.CHECK, target),
         may_prune=caller.may(Permission.FORGET, target),
     )
+
+
+def show_contents(request: Request, repository: str, server: ServerHere, caller: CallerHere) -> Response:
+    """Show what a repository holds: its whole index is read, which takes its time."""
+    found = document_of(see.show_repository(repository, server, caller))
+    title = "What the repository holds"
+    return page(request, "repository-contents.html", title=title, found=found, key=repository)
 
 
 def check(repository: str, server: ServerHere, caller: CallerHere) -> Response:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import msgspec
-import segno
 from fastapi import Request
 from markupsafe import Markup
 from starlette.responses import Response
@@ -52,6 +51,8 @@ def begin_totp(request: Request, server: ServerHere, caller: CallerHere, form: F
         made = document_of(people.begin_totp(body, server, caller))
     except HotspareError as error:
         return said_in_form(request, "account.html", error, **_account(server, caller))
+    import segno  # noqa: PLC0415 - for this page alone
+
     drawn = segno.make(made["uri"], error="m").svg_inline(scale=5, border=2, svgclass=None, lineclass=None)
     return page(
         request,

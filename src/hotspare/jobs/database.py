@@ -116,7 +116,7 @@ def open_database(url: str, *, make: bool = True) -> sa.Engine:
             if is_sqlite and engine.url.database:
                 Path(engine.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             metadata.create_all(engine)
-        elif not _is_used(engine):
+        elif not is_used(engine):
             engine.dispose()
             raise JobDatabaseUnavailable(
                 "No server has ever used this job database",
@@ -126,7 +126,30 @@ def open_database(url: str, *, make: bool = True) -> sa.Engine:
     return engine
 
 
-def _is_used(engine: sa.Engine) -> bool:
+def was_used(url: str) -> bool:
+    """Tell whether a server has ever used this job database.
+
+    Args:
+        url: one that ``checked_url`` gave.
+
+    Raises:
+        HotspareError: it does not answer.
+    """
+    engine = sa.create_engine(url)
+    try:
+        with database_errors("opened"):
+            return is_used(engine)
+    finally:
+        engine.dispose()
+
+
+def workflows(engine: sa.Engine) -> sa.TableClause:
+    """Give DBOS's table of runs, to count in it."""
+    return sa.table("workflow_status", sa.column("status"), schema=_schema(engine))
+
+
+def is_used(engine: sa.Engine) -> bool:
+    """Tell whether a server has ever begun to run jobs here: then the queue's own tables are there."""
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         return False
     return sa.inspect(engine).has_table("workflow_status", schema=_schema(engine))

@@ -1,12 +1,14 @@
 """Jobs as JSON documents, the same for commands and HTTP."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotspare.documents.form import utc_time
 from hotspare.documents.progress import progress_fields
-from hotspare.jobs.movers import MoverRow
 from hotspare.jobs.orders import Job
+
+if TYPE_CHECKING:  # the HTTP interface begins before the libraries of the job database are there
+    from hotspare.jobs.movers import MoverRow
 
 
 def job_fields(job: Job) -> dict[str, Any]:
@@ -32,6 +34,6 @@ def job_fields(job: Job) -> dict[str, Any]:
     }
 
 
-def mover_fields(mover: MoverRow) -> dict[str, Any]:
+def mover_fields(mover: "MoverRow") -> dict[str, Any]:
     """Describe a mover."""
     return {"name": mover.title, "state": mover.state, "hosts": list(mover.queues)}

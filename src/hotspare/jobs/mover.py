@@ -66,9 +66,15 @@ class Mover:
         self._heart = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
         self.id = 0
 
-    def start(self, name: str, queues: Sequence[str], slots: int, *, schedules: bool) -> None:
-        """Join, begin to take runs, and take over what dead movers of this host have left."""
-        self.id = self._movers.join(name, queues, schedules=schedules)
+    def start(self, number: int, queues: Sequence[str], slots: int) -> None:
+        """Begin to take runs, and take over what dead movers of this host have left.
+
+        Args:
+            number: what ``Movers.join`` gave this process.
+            queues: names of the hosts whose runs it takes.
+            slots: how many runs of each go on at once here.
+        """
+        self.id = number
         worker.launch(self._url, self.id, queues, slots, self._carry_out)
         self._queue = JobQueue(self._url)
         self._give_up(known_dead(self._movers.all()))

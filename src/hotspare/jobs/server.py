@@ -5,19 +5,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError
 from hotspare.jobs.claims import Claims
-from hotspare.jobs.database import checked_url, open_database
-from hotspare.jobs.mover import Mover
+from hotspare.jobs.database import checked_url, database_errors, is_used, open_database
 from hotspare.jobs.movers import Movers, mover_title
-from hotspare.jobs.queue import JobQueue
-from hotspare.jobs.scheduler import Scheduler
 from hotspare.jobs.waiting import Waiting
-from hotspare.jobs.work import Plans, Work
+
+if TYPE_CHECKING:
+    from hotspare.jobs.scheduler import Scheduler
+    from hotspare.jobs.work import Plans, Work
 
 _TICK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
@@ -39,19 +40,21 @@ class ServerPlan:
 
 def serve(
     plan: ServerPlan,
-    work: Work,
-    plans: Plans | None,
+    work: "Callable[[], Work]",
+    plans: "Callable[[], Plans] | None",
     cancellation: Cancellation,
     on_ready: Callable[[str], None] = lambda _title: None,
+    on_look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run until cancelled; what goes on then is stopped, and finished by others or after a restart.
 
     Args:
         plan: see there.
-        work: what a run does.
-        plans: who is due; None for a mover that leaves this to a server elsewhere.
+        work: gives what a run does.
+        plans: gives who is due; None for a mover that leaves this to a server elsewhere.
         cancellation: ends it.
-        on_ready: called once runs can begin, with what the mover is called.
+        on_ready: called with what the mover is called, once others know of it and jobs can be asked for.
+        on_look: called each time the scheduler has looked at what is due, which shows that it is not stuck.
 
     Raises:
         ConfigError: the URL of the job database cannot be used.
@@ -60,15 +63,26 @@ def serve(
     url = checked_url(plan.database)
     engine = open_database(url)
     given_up = threading.Event()
-    mover = Mover(engine, url, work, given_up.set)
     try:
-        mover.start(plan.name, plan.queues, plan.slots, schedules=plans is not None)
+        with database_errors("written"):
+            number = Movers(engine).join(plan.name, plan.queues, schedules=plans is not None)
+        title = mover_title(plan.name, number)
+        # The queue's libraries take a second to import. Where its tables are there already, jobs can be
+        # seen and asked for meanwhile; they begin in a moment.
+        at_once = is_used(engine)
+        if at_once:
+            on_ready(title)
+        from hotspare.jobs.mover import Mover  # noqa: PLC0415
+
+        mover = Mover(engine, url, work(), given_up.set)
+        mover.start(number, plan.queues, plan.slots)
         try:
-            on_ready(mover_title(plan.name, mover.id))
+            if not at_once:
+                on_ready(title)
             if plans is None:
                 _wait(cancellation, given_up)
             else:
-                _schedule(engine, url, mover.id, plans, cancellation, given_up)
+                _schedule(engine, url, number, plans(), cancellation, given_up, on_look)
         finally:
             mover.stop()
     finally:
@@ -90,24 +104,30 @@ def _schedule(
     engine: sa.Engine,
     url: str,
     mover: int,
-    plans: Plans,
+    plans: "Plans",
     cancellation: Cancellation,
     given_up: threading.Event,
+    on_look: Callable[[], None],
 ) -> None:
+    from hotspare.jobs.queue import JobQueue  # noqa: PLC0415 - as above
+    from hotspare.jobs.scheduler import Scheduler  # noqa: PLC0415
+
     queue = JobQueue(url)
     scheduler = Scheduler(mover, plans, Movers(engine), Claims(engine), queue, Waiting(engine))
     next_tick = 0.0
     try:
         while not (cancellation.requested or given_up.is_set()):
             if time.monotonic() >= next_tick:
-                _tick(scheduler)
+                if _tick(scheduler):
+                    on_look()
                 next_tick = time.monotonic() + _TICK_SECONDS
             time.sleep(0.1)
     finally:
         queue.close()
 
 
-def _tick(scheduler: Scheduler) -> None:
+def _tick(scheduler: "Scheduler") -> bool:
+    """Have the scheduler take a look; False when it could not."""
     try:
         scheduler.tick(time.time())
     except (sa.exc.SQLAlchemyError, HotspareError) as error:
@@ -116,3 +136,6 @@ def _tick(scheduler: Scheduler) -> None:
     except Exception:  # noqa: BLE001 - a mistake of ours must not end what goes on; it is said each time
         _log.exception("Nothing new begins")
         scheduler.begin_anew()
+    else:
+        return True
+    return False

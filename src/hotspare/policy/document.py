@@ -14,9 +14,11 @@ import yaml
 from hotspare.errors import ConfigError
 from hotspare.policy.limits import Limits
 from hotspare.policy.policy import Misfit, Policy, checked
+from hotspare.policy.receiver import Receiver, checked_receiver
 from hotspare.policy.yaml_text import Located, compose, dump, parse_error
 
 VERSION = 1
+_KEYS = ("version", "limits", "notices", "policies")
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
@@ -26,6 +28,8 @@ class Configuration(msgspec.Struct, frozen=True):
     policies: tuple[Policy, ...] = ()
     limits: Limits | None = None
     """None where the document does not speak of them."""
+    receivers: tuple[Receiver, ...] | None = None
+    """All of them; None where the document does not speak of them."""
 
 
 def read_policy(text: str, name: str, source: str) -> Policy:
@@ -47,15 +51,18 @@ def read_limits(text: str, source: str) -> Limits:
     return _converted(_Document(text, source), (), Limits)
 
 
+def read_receivers(text: str, source: str) -> tuple[Receiver, ...]:
+    """Read the receivers' own file: by name what each is. Raises as ``read_policy``."""
+    return _receivers(_Document(text, source), ())
+
+
 def read_configuration(text: str, source: str) -> Configuration:
     """Read what ``write_configuration`` writes, or people do. Raises as ``read_policy``."""
     document = _Document(text, source)
     top = document.mapping(())
     for key in top:
-        if key not in {"version", "policies", "limits"}:
-            document.refuse(
-                (key,), f'there is no "{key}" here', _near(key, ["version", "policies", "limits"])
-            )
+        if key not in _KEYS:
+            document.refuse((key,), f'there is no "{key}" here', _near(key, list(_KEYS)))
     if top.get("version", VERSION) != VERSION:
         document.refuse(
             ("version",), f"this is version {top['version']!r}", f"This Hotspare reads version {VERSION}"
@@ -64,6 +71,7 @@ def read_configuration(text: str, source: str) -> Configuration:
     return Configuration(
         tuple(_policy(document, ("policies", name), name) for name in policies),
         _converted(document, ("limits",), Limits) if top.get("limits") is not None else None,
+        _receivers(document, ("notices",)) if top.get("notices") is not None else None,
     )
 
 
@@ -77,12 +85,20 @@ def write_limits(limits: Limits) -> str:
     return dump(msgspec.to_builtins(limits))
 
 
-def write_configuration(policies: Mapping[str, Policy], limits: Limits) -> str:
+def write_receivers(receivers: Mapping[str, Receiver]) -> str:
+    """Give the receivers' own file, in the order of names."""
+    return dump(_receivers_fields(receivers))
+
+
+def write_configuration(
+    policies: Mapping[str, Policy], limits: Limits, receivers: Mapping[str, Receiver]
+) -> str:
     """Give one document with everything, in the order of names."""
     return dump(
         {
             "version": VERSION,
             "limits": msgspec.to_builtins(limits),
+            "notices": _receivers_fields(receivers),
             "policies": {name: policy_fields(policies[name]) for name in sorted(policies)},
         }
     )
@@ -101,11 +117,15 @@ def all_fields(part: msgspec.Struct) -> dict[str, Any]:
     }
 
 
-def policy_fields(policy: Policy) -> dict[str, Any]:
-    """Give what a policy says beyond the defaults, as plain values, without its name."""
+def policy_fields(policy: Policy | Receiver) -> dict[str, Any]:
+    """Give what a policy or receiver says beyond the defaults, as plain values, without its name."""
     fields: dict[str, Any] = msgspec.to_builtins(policy)
     del fields["name"]
     return {key: value for key, value in fields.items() if value != {}}
+
+
+def _receivers_fields(receivers: Mapping[str, Receiver]) -> dict[str, Any]:
+    return {name: policy_fields(receivers[name]) for name in sorted(receivers)}
 
 
 class _Document:
@@ -152,6 +172,17 @@ def _policy(document: _Document, path: tuple[str | int, ...], name: str) -> Poli
         return checked(policy)
     except Misfit as misfit:
         document.refuse((*path, *misfit.path), misfit.what, misfit.hint)
+
+
+def _receivers(document: _Document, path: tuple[str | int, ...]) -> tuple[Receiver, ...]:
+    found = []
+    for name in document.mapping(path):
+        inner = (*path, name)
+        try:
+            found.append(checked_receiver(_converted(document, inner, Receiver, {"name": name})))
+        except Misfit as misfit:
+            document.refuse((*inner, *misfit.path), misfit.what, misfit.hint)
+    return tuple(found)
 
 
 def _converted(
@@ -221,6 +252,13 @@ _EXAMPLES = {
     "windows": "['22:00-06:00']",
     "blackouts": "['2026-12-24..2026-12-26']",
     "rpo": "26h",
+    "tested_within": "30d",
+    "events": "[run-failed, rpo-broken]; all of them are in docs/notices.md",
+    "severity": "info, warning or error",
+    "machines": "['web*']",
+    "policies": "[nightly]",
+    "delivery": "immediate or digest",
+    "digest_at": "'07:00'",
     "hooks": "[postgresql]",
     "consistency": "crash, filesystem or application",
     "low_peak": "ignore, propose or use",

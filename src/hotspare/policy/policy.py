@@ -20,7 +20,8 @@ from hotspare.policy.window import OpenTimes, parse_blackout, parse_window
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 """Names are file names too."""
-RESERVED = frozenset({"limits"})
+RESERVED = frozenset({"limits", "notices"})
+"""What other files of their folder are called."""
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:[KMGT]i?)?B?(?:/s)?", re.IGNORECASE)
 
@@ -45,6 +46,8 @@ class Schedule(_Part, frozen=True, kw_only=True):
     """The oldest that the newest restore point may become: ``26h``; empty for no promise."""
     break_windows_for_rpo: bool = False
     """Begin outside of windows (never in a blackout) what would break that promise by waiting."""
+    tested_within: str = ""
+    """The oldest that the last trial of a machine may become, as the watchdog sees it: ``30d``."""
     stop_at_window_end: bool = False
     """Stop what is not through when its window closes; the next run uses what it has stored."""
 
@@ -159,7 +162,8 @@ def _problems(policy: Policy) -> Iterator[tuple[tuple[str | int, ...], UsageErro
             ("name",),
             UsageError(
                 f"A policy cannot be called {policy.name!r}",
-                hint="Use small letters, digits and . _ - behind the first; 63 at most; not 'limits'",
+                hint="Use small letters, digits and . _ - behind the first; 63 at most;"
+                " not 'limits' or 'notices'",
             ),
         )
     zone = ZoneInfo("UTC")
@@ -178,10 +182,11 @@ def _problems(policy: Policy) -> Iterator[tuple[tuple[str | int, ...], UsageErro
                 read(text)
             except UsageError as error:
                 yield ("schedule", key, number), error
-    try:
-        _ = policy.rpo_seconds
-    except UsageError as error:
-        yield ("schedule", "rpo"), error
+    for key, span in (("rpo", schedule.rpo), ("tested_within", schedule.tested_within)):
+        try:
+            _ = parse_span(span) if span else None
+        except UsageError as error:
+            yield ("schedule", key), error
     if schedule.break_windows_for_rpo and not schedule.rpo:
         problem = UsageError("Windows can only be broken for a promise", hint="Add rpo: 26h, or leave it out")
         yield ("schedule", "break_windows_for_rpo"), problem

@@ -4,6 +4,7 @@ All of these travel between agents and to the command line as JSON, and are kept
 """
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -85,6 +86,30 @@ class FailoverPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How the lease is counted that keeps two hosts from running it."""
 
 
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine's place in a group: machines that have points of one instant, and fail over together.
+
+    What is of the group, not of the machine, is the same at all members.
+    """
+
+    name: str
+    """Of the group."""
+    interval: float = 60.0
+    """Of the group: seconds between two points."""
+    retention: str = DEFAULT_RETENTION
+    """Of the group: which of its points stay."""
+    pause_limit: float = 1.0
+    """Of the group: seconds that its machines may stand still for a point; else there is none."""
+    rank: int = 0
+    """Machines of lower rank are started first."""
+    wait: Literal["agent", "start"] = "agent"
+    """What the next machine waits for: this one's guest agent, or only its start."""
+    wait_seconds: float = 180.0
+    """How long it waits for that at most."""
+    delay: float = 0.0
+    """Seconds that it waits after that."""
+
+
 class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wants for one machine. Kept by the source's agent, and a copy by the standby's."""
 
@@ -122,6 +147,8 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     """Sync mode: each write is on the standby's disk, not only in its memory, before it counts as done."""
     failover: FailoverPolicy = FailoverPolicy()
+    group: Membership | None = None
+    """None for a machine on its own."""
     stopped: bool = False
     """The user has stopped it."""
 

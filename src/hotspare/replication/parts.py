@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hotspare.replication import pairing, protections
 from hotspare.replication.agent import Part, RunnerFactory
 from hotspare.replication.failover import part as failover
+from hotspare.replication.groups import part as groups
 from hotspare.replication.interval import service as interval
 from hotspare.replication.interval.runner import IntervalRunner
 from hotspare.replication.model import Mode
@@ -19,5 +20,6 @@ PARTS: Sequence[Part] = (
     interval.register,
     plain.register,
     failover.register,
+    groups.register,
 )
 RUNNERS: Mapping[Mode, RunnerFactory] = {Mode.SYNC: SyncRunner, Mode.INTERVAL: IntervalRunner}

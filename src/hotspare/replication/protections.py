@@ -8,6 +8,7 @@ import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound, TargetExists, UsageError
 from hotspare.platforms.registry import open_platform
+from hotspare.replication.groups.order import joined, members_of
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, NOTHING, Nothing, Verb
 from hotspare.replication.model import Phase, Protection, Status
@@ -84,7 +85,11 @@ class _Service:
             source=identity.id,
             standby=identity.peer(wanted.standby).id,
             witness=identity.peer(wanted.witness).id if wanted.witness else "",
+            group=None,
         )
+        if wanted.group is not None:
+            members = members_of(wanted.group.name, self._agent.protections())
+            protection = joined(protection, wanted.group.name, members, wanted.group)
         self._agent.keep(protection)
         return protection
 

@@ -177,7 +177,8 @@ def _encode_segment(rows: Sequence[IndexedName]) -> bytes:
     inodes = np.array([row.inode & 0xFFFFFFFFFFFFFFFF for row in rows], dtype=np.uint64)
     columns = {
         "kinds": [KINDS.index(row.kind) for row in rows],
-        "sizes": [min(row.size, 2**63) for row in rows],
+        # Typed here: of a list in which some numbers need 64 bits numpy makes floats, which are not exact.
+        "sizes": np.array([min(row.size, 2**63) for row in rows], dtype=np.uint64),
         "seconds": modified // 10**9,
         "nanoseconds": modified % 10**9,
         "modes": [NO_MODE if row.mode is None else row.mode & 0xFFF for row in rows],

@@ -1,6 +1,7 @@
 """Restore points: the record of one machine at one instant, ``points/<machine folder>/<point id>``."""
 
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ NO_STATE = (
     " are left out"
 )
 """Said instead of storing ``RestorePoint.state`` where a collector might not know of it."""
+SELF_BACKUP = "hotspare:self"
+"""The ``platform`` of self-backups: their disks are files of Hotspare itself."""
 _ID_TIME = "%Y%m%d-%H%M%S"
 _ID_TIME_LENGTH = 15
 _LAST_TIME = datetime.max.replace(microsecond=0, tzinfo=UTC) - timedelta(seconds=1)
@@ -116,6 +119,11 @@ class RestorePoint(msgspec.Struct, frozen=True, kw_only=True):
         """All that has a map of chunks: whoever marks, checks or copies a point goes by this."""
         return (*self.disks, *self.state, *self.extras)
 
+    @property
+    def is_self_backup(self) -> bool:
+        """Whether it holds Hotspare's own files, and is of no machine."""
+        return self.platform == SELF_BACKUP
+
     def find_extra(self, name: str) -> PointExtra | None:
         """Find an extra by its name."""
         return next((one for one in self.extras if one.name == name), None)
@@ -147,6 +155,11 @@ def _time_of_id(point_id: str) -> datetime | None:
 def order_of_points(point: RestorePoint) -> tuple[str, datetime, str]:
     """Sort points by this into the order in which they were made; clocks are set back, ids are not."""
     return point.id[:_ID_TIME_LENGTH], point.started_at, point.id
+
+
+def of_machines(points: Iterable[RestorePoint]) -> list[RestorePoint]:
+    """Leave out self-backups: what is listed, searched and started are machines."""
+    return [point for point in points if not point.is_self_backup]
 
 
 def point_name(keyring: Keyring, point: RestorePoint) -> str:

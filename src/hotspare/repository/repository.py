@@ -57,7 +57,7 @@ OnDamage = Callable[[str, RepositoryDamaged], None]
 
 
 class Statistics(NamedTuple):
-    """What a repository holds."""
+    """What a repository holds; self-backups are not counted as machines and points."""
 
     points: int
     machines: int
@@ -341,7 +341,7 @@ class Repository:
 
     def statistics(self) -> Statistics:
         """Count what the repository holds; points that cannot be read are not counted."""
-        points = self.points(lambda _name, _error: None)
+        points = [one for one in self.points(lambda _name, _error: None) if not one.is_self_backup]
         objects = list(self.backend.list(""))
         return Statistics(
             points=len(points),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hotspare.errors import PointNotFound, RepositoryDamaged, UsageError
-from hotspare.repository.point import RestorePoint
+from hotspare.repository.point import RestorePoint, of_machines
 from hotspare.repository.repository import Repository
 
 LATEST = "@latest"
@@ -42,7 +42,7 @@ def _find(
     if exact:
         return exact[0]
     machine = reference.removesuffix(LATEST)
-    of_machine = [point for point in points if machine in (point.machine_name, point.machine_id)]
+    of_machine = [one for one in of_machines(points) if machine in (one.machine_name, one.machine_id)]
     if of_machine:
         _refuse_damaged_newest(repository, of_machine[-1], damaged)
         return of_machine[-1]

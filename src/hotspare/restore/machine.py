@@ -13,7 +13,7 @@ from hotspare.block.device import BlockDisk
 from hotspare.block.extent import ExtentKind
 from hotspare.block.ranges import NOTHING
 from hotspare.cancellation import Cancellation
-from hotspare.errors import NoSpace, RepositoryDamaged, StorageError
+from hotspare.errors import NoSpace, RepositoryDamaged, StorageError, UsageError
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import Machine, StateFile, Target
 from hotspare.repository.left_out import left_out_of
@@ -31,7 +31,16 @@ class RestoredMachine(NamedTuple):
 
 
 def machine_of(point: RestorePoint) -> Machine:
-    """Give the description of the machine that a restore point is of."""
+    """Give the description of the machine that a restore point is of.
+
+    Raises ``UsageError`` for a self-backup, which is of none.
+    """
+    if point.is_self_backup:
+        raise UsageError(
+            f"{point.id} is a self-backup of Hotspare, and no machine",
+            meaning="Nothing was done",
+            hint=f"Rebuild a server with 'hotspare self rebuild {point.id}'",
+        )
     return msgspec.convert(point.machine, Machine)
 
 

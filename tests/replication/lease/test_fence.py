@@ -175,3 +175,78 @@ def _cmdline(path: Path) -> bytes:
         return (path / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_it_holds_for_a_moment_and_says_whether_it_did_all_the_time(
+    machine: Machine, fencing: Fencing
+) -> None:
+    fencing.ensure(inf)
+    assert fencing.hold(machine.process.pid, 5.0)
+    assert machine.stopped
+    assert fencing.release(machine.process.pid)
+    _wait(machine, stopped=False)
+    # Nobody released it in time.
+    assert fencing.hold(machine.process.pid, 0.1)
+    _wait(machine, stopped=False)
+    assert not fencing.release(machine.process.pid)
+
+
+def test_a_hold_never_lets_a_machine_go_on_past_its_lease(machine: Machine, fencing: Fencing) -> None:
+    pid = machine.process.pid
+    fencing.ensure(inf)
+    fencing.allow(boottime() + 0.3, pid)
+    assert fencing.hold(pid, 0.6)
+    while not fencing.ask().stopped:
+        time.sleep(0.02)
+    time.sleep(0.5)  # the hold is over, the lease too
+    assert machine.stopped
+    assert not fencing.release(pid)
+    assert machine.stopped
+    assert not fencing.hold(pid, 0.1)
+    fencing.allow(inf, pid)
+    _wait(machine, stopped=False)
+
+
+def test_a_lease_that_is_renewed_while_a_machine_is_held_does_not_end_the_hold(
+    machine: Machine, fencing: Fencing
+) -> None:
+    pid = machine.process.pid
+    fencing.ensure(inf)
+    fencing.allow(boottime() + 10, pid)
+    assert fencing.hold(pid, 5.0)
+    fencing.allow(boottime() + 20, pid)
+    assert machine.stopped
+    assert fencing.release(pid)
+    # But one that had run out, and is renewed then, does: that must be told.
+    assert fencing.hold(pid, 5.0)
+    fencing.allow(boottime() - 1, pid)
+    while not fencing.ask().stopped:
+        time.sleep(0.02)
+    fencing.allow(boottime() + 20, pid)
+    _wait(machine, stopped=False)
+    assert not fencing.release(pid)
+
+
+def test_the_next_fence_lets_go_what_a_dead_one_held(tmp_path: Path, machine: Machine, name: str) -> None:
+    pid = machine.process.pid
+    first = Fencing(tmp_path, "one", name)
+    first.ensure(inf)
+    assert first.hold(pid, 60.0)
+    _kill_fence(tmp_path)
+    first.close()
+    second = Fencing(tmp_path, "one", name)
+    second.ensure(inf)
+    assert machine.stopped
+    assert not second.release(pid)
+    _wait(machine, stopped=False)
+    second.quit()
+
+
+def _kill_fence(folder: Path) -> None:
+    marker = str(folder / "one.fence").encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if marker in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                while Path(path.parent).exists():
+                    time.sleep(0.01)

@@ -15,6 +15,7 @@ from hotspare.replication.link.tls import Identity
 from hotspare.replication.standby.state import STATE as STATE_FILE
 from hotspare.replication.standby.state import ReplicaState
 from lab import DiskSpec, LabGuest
+from lab.errors import LabError
 from lab.programs import run
 from lab.two_hosts import Hosts
 from tests.replication.agents import STATE, HostAgent
@@ -81,13 +82,42 @@ class Mirrored:
         (folder,) = self.standby.host.outside(STATE / "replicas").iterdir()
         return folder
 
-    def check_replica_alive(self) -> int:
-        """Do so while the machine runs: it is paused for that, as two disks cannot be read in one instant."""
-        self.guest.domain.suspend()
+    def check_replica_alive(self, seconds: float = 90) -> int:
+        """Do so while the machine runs: it is paused for that, as two disks cannot be read in one instant.
+
+        Only while it is protected is its replica like it. Agents of a busy host may lose each other just
+        then, and say so; then it is looked again.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            self.wait_protected()
+            self.guest.domain.suspend()
+            try:
+                before = self._protected_since()
+                seen = self._look()
+                after = self._protected_since()
+            finally:
+                self.guest.domain.resume()
+            if before is not None and before == after:
+                if isinstance(seen, int):
+                    return seen
+                raise seen
+            assert time.monotonic() < deadline, f"never protected for as long as a look takes; last: {seen}"
+
+    def _protected_since(self) -> object:
+        status = self.source.status(self.machine)
+        return status["since"] if status["phase"] == "protected" else None
+
+    def _look(self) -> int | Exception:
+        """Compare both sides of a machine that is paused; gives the last number, or what is wrong."""
         try:
+            for disk, image in self.guest.disks.items():
+                raw = self._read(disk)
+                run("qemu-img", "compare", "-U", image, "-F", "raw", raw)
+                raw.unlink()
             return self.check_replica(self.guest.acked())
-        finally:
-            self.guest.domain.resume()
+        except (AssertionError, LabError, ValueError) as error:
+            return error
 
     def check_replica(self, acked: int) -> int:
         """See that what is on top of the replica has all that was acknowledged, on clean file systems.

@@ -3,7 +3,6 @@
 All tests share one machine, and leave it protected.
 """
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -42,7 +41,6 @@ def kill_storage_daemon(machine: Mirrored, number: signal.Signals = signal.SIGKI
     machine.standby.host.kill_process(pid, number)
 
 
-@pytest.mark.skipif("KNOWN_TO_FAIL" not in os.environ, reason="known to fail: the README says how")
 def test_the_guest_goes_on_when_the_link_is_down_and_only_changes_are_sent_after(machine: Mirrored) -> None:
     before = int(machine.source.status(machine.machine)["bytes_sent"])
     machine.hosts.cut(machine.hosts.source, machine.hosts.standby)
@@ -90,18 +88,7 @@ def test_a_storage_daemon_that_hangs_does_not_hang_the_guest(machine: Mirrored) 
     machine.check_replica_alive()
 
 
-@pytest.mark.parametrize(
-    "side",
-    [
-        "source",
-        pytest.param(
-            "standby",
-            marks=pytest.mark.skipif(
-                "KNOWN_TO_FAIL" not in os.environ, reason="known to fail: the README says how"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("side", ["source", "standby"])
 def test_an_agent_that_is_killed_leaves_the_mirror_at_work(machine: Mirrored, side: str) -> None:
     agent: HostAgent = getattr(machine, side)
     agent.kill()

@@ -2,10 +2,8 @@
 
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hotspare.block.nbd.client import NbdClient
-from hotspare.block.nbd.tls import Tls
 from hotspare.block.qemu import QemuNbd, create_image
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, SourceLost, UsageError
 from hotspare.platforms.platform import Machine, PowerState
@@ -24,52 +21,9 @@ from hotspare.replication.standby import chain as chain_module
 from hotspare.replication.standby import replica as replica_module
 from hotspare.replication.standby.replica import Replica
 from hotspare.replication.standby.storage_daemon import PID_FILE
+from tests.replication.standby.disks import MIB, SIZES, opened
 
-MIB = 1024 * 1024
-SIZES = {"vda": 8 * MIB, "vdb": 4 * MIB}
 MACHINE = Machine(id="uuid", name="web", platform="qemu:///system", state=PowerState.RUNNING)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Identity:
-    return Identity.open(tmp_path / "source", "source")
-
-
-@pytest.fixture
-def standby(tmp_path: Path, source: Identity) -> Identity:
-    made = Identity.open(tmp_path / "standby", "standby")
-    made.trust(Peer(id=source.id, name="source", address=""), source.authority)
-    source.trust(Peer(id=made.id, name="standby", address="127.0.0.1"), made.authority)
-    return made
-
-
-@pytest.fixture
-def tenure(source: Identity) -> Tenure:
-    return Tenure(epoch=1, holder=source.id)
-
-
-@pytest.fixture
-def replica(tmp_path: Path, standby: Identity, tenure: Tenure) -> Iterator[Replica]:
-    with socket.create_server(("", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    made = Replica.create(
-        tmp_path / "replica",
-        standby,
-        protection="p",
-        machine_id="uuid",
-        machine_name="web",
-        tenure=tenure,
-        port=port,
-    )
-    made.receive(SIZES)
-    yield made
-    made.remove()
-
-
-def opened(replica: Replica, tenure: Tenure, identity: Identity, server: Identity, disk: str) -> NbdClient:
-    exports = replica.serve(tenure)
-    tls = Tls(identity.client_context(server.id), server.id)
-    return NbdClient.connect(("127.0.0.1", exports.port), exports.names[disk], tls=tls, timeout=5)
 
 
 def point(name: str) -> ReplicaPoint:
@@ -182,6 +136,47 @@ def test_an_orderly_end_of_the_daemon_keeps_what_is_on_top_whole(
     replica.serve(tenure)
     assert replica.state.whole
     fill(replica, tenure, source, standby, 2)
+
+
+def test_no_point_is_made_of_what_a_daemon_that_was_killed_may_have_lost(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity
+) -> None:
+    """Nobody has noticed yet that it is dead: what is noted still says that all is whole."""
+    fill(replica, tenure, source, standby, 1)
+    replica.set_whole(True)
+    daemon = int((replica.folder / PID_FILE).read_text())
+    os.kill(daemon, signal.SIGKILL)
+    os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOWAIT)
+    assert replica.state.whole
+    with pytest.raises(HotspareError, match="not whole"):
+        replica.make_point(point("p1"), of_whole=True)
+    assert replica.points() == []
+    assert not replica.state.whole
+
+
+def test_images_made_ready_before_are_the_ones_that_a_point_takes(
+    replica: Replica, tenure: Tenure, source: Identity, standby: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(replica, tenure, source, standby, 1)
+    replica.make_ready()
+    replica.make_ready()
+    assert len(list(replica.folder.glob("spares/*"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(replica_module, "new_layer", None)  # nothing takes time now
+        replica.make_point(point("p1"))
+    fill(replica, tenure, source, standby, 2)
+    replica.make_ready()
+    replica.make_point(point("p2"))
+    for value in (1, 2):
+        for disk in SIZES:
+            assert content(replica, f"p{value}", disk) == expected(value)[disk]
+    # What an agent has left that was killed is not used, and not left for ever.
+    replica.make_ready()
+    again = Replica(replica.folder, standby)
+    replica.let_go()
+    again.make_ready()
+    assert len(list(again.folder.glob("spares/*"))) == 2
+    again.let_go()
 
 
 def test_the_next_agent_goes_on_with_the_daemon(
@@ -328,11 +323,3 @@ def test_an_image_that_was_restored_before_is_what_a_disk_begins_with(
     with pytest.raises(UsageError, match="holds 1048576 bytes"):
         replica.receive({**sizes, "vdd": 2 * MIB}, seed)
     assert (seed / "vdd.qcow2").exists()
-
-
-def test_how_durable_writes_are_stays_unless_it_is_said_otherwise(replica: Replica, tenure: Tenure) -> None:
-    durable = replica.serve(tenure, durable=True)
-    assert replica.serve(tenure) == durable
-    assert durable.durable
-    relaxed = replica.serve(tenure, durable=False)
-    assert set(relaxed.names.values()).isdisjoint(durable.names.values())

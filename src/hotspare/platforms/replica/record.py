@@ -34,6 +34,20 @@ class ReplicaDisk(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: int = 0
 
 
+class GroupMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that a point is of one instant with those of the same id of other machines.
+
+    It counts only where all members have such a point: who reads it has to look.
+    """
+
+    name: str
+    """Of the group."""
+    members: tuple[str, ...]
+    """Ids of all protections whose replicas have the point, sorted."""
+    paused_seconds: float
+    """For how long the machines stood still for it."""
+
+
 class ReplicaPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A machine at one instant, as the standby has it."""
 
@@ -48,6 +62,8 @@ class ReplicaPoint(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[ReplicaDisk, ...]
     state: tuple[StateFile, ...] = ()
     warnings: tuple[str, ...] = ()
+    group: GroupMark | None = None
+    """None for a point of this machine alone."""
 
     @property
     def tokens(self) -> dict[str, Token]:

@@ -13,8 +13,9 @@ from hotspare.replication.failover.active import end_active, read_active
 from hotspare.replication.failover.takeover import TENURE, bring_up, read_report, run_command, start_again
 from hotspare.replication.kept import write_struct
 from hotspare.replication.lease.fencing import Fencing
-from hotspare.replication.lease.keeper import LeaseKeeper, Line
+from hotspare.replication.lease.keeper import LeaseKeeper
 from hotspare.replication.lease.leases import BEGIN, RENEW, TAKE, AskRenew, AskTake, Begin, Leases
+from hotspare.replication.lease.surroundings import Line
 from hotspare.replication.lease.terms import Record, Renew, Take, Verdict
 from hotspare.replication.link.client import PeerClient
 from hotspare.replication.model import Protection, Tenure
@@ -58,7 +59,7 @@ class PeerLine(Line):
 
 
 class ThisHost:
-    """What a keeper may ask of this host, see ``lease.keeper.Surroundings``."""
+    """What a keeper may ask of this host, see ``lease.surroundings``."""
 
     def __init__(self, agent: "Agent", protection: Protection) -> None:
         self._agent = agent

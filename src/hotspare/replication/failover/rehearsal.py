@@ -7,8 +7,9 @@ the next one takes down when it starts.
 
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,57 @@ class _Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What has to be taken down."""
 
     name: str
-    """Of the machine that is the copy, and of its network."""
+    """Of the machine that is the copy."""
     platform: str
     protection: str
     point: str
+    network: str = ""
+    """Where its network cards are; a network of its name, unless it has others with it."""
+
+
+@dataclass(slots=True)
+class Copy:
+    """A copy of a point, which is taken down at the end of ``copied``; its report says how it went."""
+
+    agent: "Agent"
+    rehearsal: _Rehearsal
+    point: ReplicaPoint
+    folder: Path
+    report: Report
+    domain: libvirt.virDomain | None = None
+
+    def start(self) -> None:
+        """Start it. Raises ``HotspareError``, which the report says, too."""
+        replica = self.agent.replica(self.rehearsal.protection)
+        with self.report.step("put disks upon the point"):
+            write_struct(self.folder / _RECORD, self.rehearsal)
+            replica.pin(self.point.id, _WHY)
+            disks = {}
+            for disk in self.point.disks:
+                image, path = replica.folder / disk.image, self.folder / f"{disk.name}.qcow2"
+                onto = ["-b", str(image), "-F", "qcow2", "-u"]
+                run_tool(["qemu-img", "create", "-q", "-f", "qcow2", *onto, str(path), str(disk.size)], path)
+                disks[disk.name] = NewDisk(path, "qcow2")
+        with self.report.step("start it"):
+            connection = open_connection(self.rehearsal.platform)
+            definition = _definition(self.rehearsal, self.point, disks, self.folder, self.report)
+            with explained(f"{self.rehearsal.name} does not start"):
+                if definition.find("devices/interface") is not None:
+                    _make_network(connection, _network(self.rehearsal))
+                self.domain = connection.createXML(ET.tostring(definition, encoding="unicode"))
+
+    def wait_for_agent(self, seconds: float) -> None:
+        """Wait until its guest agent answers. Raises ``HotspareError``, which the report says, too."""
+        with self.report.step("wait for the guest's agent"):
+            if self.domain is None or not machines.wait_for_agent(self.domain, seconds):
+                raise HotspareError(f"the guest's agent has not answered within {seconds:.0f} s")
+
+    def check(self, command: str, seconds: float) -> None:
+        """Run a command inside, which must end with status 0. Raises likewise."""
+        with self.report.step(f"check: {command}"):
+            if self.domain is None:
+                raise HotspareError("it was not started")
+            _check(self.domain, command, seconds)
 
 
 def rehearse(
@@ -70,6 +118,24 @@ def rehearse(
         PointNotFound: there is no such point.
         TargetExists: a rehearsal of this machine is under way.
     """
+    with copied(agent, protection, point_name) as copy, suppress(HotspareError):  # the report says it
+        copy.start()
+        copy.wait_for_agent(boot_seconds)
+        for check in checks:
+            copy.check(check, check_seconds)
+    return copy.report
+
+
+@contextmanager
+def copied(agent: "Agent", protection: Protection, point_name: str, network: str = "") -> Iterator[Copy]:
+    """Take down, after the block, the copy that is started in it. Raises as ``rehearse``.
+
+    Args:
+        agent: of the standby.
+        protection: of the machine.
+        point_name: beginning of the point's id; empty for the newest.
+        network: that it shares with other copies; empty for one of its own.
+    """
     replica = agent.replica(protection.id)
     points = replica.points()
     if not points:
@@ -93,49 +159,23 @@ def rehearse(
         platform=protection.platform,
         protection=protection.id,
         point=point.id,
+        network=network,
     )
     try:
-        with suppress(HotspareError):  # the report says it
-            _try(agent, rehearsal, point, folder, checks, boot_seconds, check_seconds, report)
+        yield Copy(agent, rehearsal, point, folder, report)
     finally:
         with report.step("take it down"):
             _take_down(agent, rehearsal, folder)
-    return report
 
 
-def _try(
-    agent: "Agent",
-    rehearsal: _Rehearsal,
-    point: ReplicaPoint,
-    folder: Path,
-    checks: Sequence[str],
-    boot_seconds: float,
-    check_seconds: float,
-    report: Report,
-) -> None:
-    replica = agent.replica(rehearsal.protection)
-    with report.step("put disks upon the point"):
-        write_struct(folder / _RECORD, rehearsal)
-        replica.pin(point.id, _WHY)
-        disks = {}
-        for disk in point.disks:
-            image, path = replica.folder / disk.image, folder / f"{disk.name}.qcow2"
-            onto = ["-b", str(image), "-F", "qcow2", "-u"]
-            run_tool(["qemu-img", "create", "-q", "-f", "qcow2", *onto, str(path), str(disk.size)], path)
-            disks[disk.name] = NewDisk(path, "qcow2")
-    with report.step("start it"):
-        connection = open_connection(rehearsal.platform)
-        definition = _definition(rehearsal, point, disks, folder, report)
-        with explained(f"{rehearsal.name} does not start"):
-            if definition.find("devices/interface") is not None:
-                connection.networkCreateXML(f"<network><name>{rehearsal.name}</name></network>")
-            domain = connection.createXML(ET.tostring(definition, encoding="unicode"))
-    with report.step("wait for the guest's agent"):
-        if not machines.wait_for_agent(domain, boot_seconds):
-            raise HotspareError(f"the guest's agent has not answered within {boot_seconds:.0f} s")
-    for check in checks:
-        with report.step(f"check: {check}"):
-            _check(domain, check, check_seconds)
+def _network(rehearsal: _Rehearsal) -> str:
+    return rehearsal.network or rehearsal.name
+
+
+def _make_network(connection: libvirt.virConnect, name: str) -> None:
+    """Make a network without any way out, unless another copy has made it."""
+    if name not in connection.listNetworks():
+        connection.networkCreateXML(f"<network><name>{name}</name></network>")
 
 
 def _definition(
@@ -159,7 +199,7 @@ def _definition(
         for part in ("source", "target", "virtualport", "vlan", "backend", "filterref"):
             for element in card.findall(part):
                 card.remove(element)
-        ET.SubElement(card, "source", network=rehearsal.name)
+        ET.SubElement(card, "source", network=_network(rehearsal))
     return root
 
 
@@ -177,7 +217,7 @@ def _take_down(agent: "Agent", rehearsal: _Rehearsal, folder: Path) -> None:
     with suppress(libvirt.libvirtError):  # it was not started, or is gone
         connection.lookupByName(rehearsal.name).destroy()
     with suppress(libvirt.libvirtError):
-        connection.networkLookupByName(rehearsal.name).destroy()
+        connection.networkLookupByName(_network(rehearsal)).destroy()
     with suppress(HotspareError):
         agent.replica(rehearsal.protection).unpin(rehearsal.point)
     shutil.rmtree(folder, ignore_errors=True)

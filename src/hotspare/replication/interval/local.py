@@ -65,10 +65,13 @@ class LocalStandby:
         """Open a disk to be compared."""
         return LocalHasher(self._connect(self.exports(), name))
 
-    def make_point(self, point: ReplicaPoint) -> ReplicaPoint:
-        """Let the disks be a point."""
-        self._replica.check_tenure(self._tenure)
-        return self._replica.make_point(point)
+    def make_point(self, point: ReplicaPoint, session: str | None = None) -> ReplicaPoint:
+        """Let the disks be a point; with ``session``, only if they are still open as they were then."""
+        with self._replica.turn:
+            self._replica.check_tenure(self._tenure)
+            if session is not None:
+                self._replica.check_session(session)
+            return self._replica.make_point(point)
 
     def remove_points(self, ids: Sequence[str]) -> Sequence[str]:
         """Remove points that nobody holds."""

@@ -83,7 +83,8 @@ class RemoteStandby:
 
     def make_point(self, point: ReplicaPoint) -> ReplicaPoint:
         """Let the disks be a point."""
-        asked = service.MakePoint(**self._named, point=point)
+        session = self._exports.session if self._exports else ""
+        asked = service.MakePoint(**self._named, session=session, point=point)
         try:
             return self._client.call(service.MAKE_POINT, asked)
         except PeerUnavailable as error:

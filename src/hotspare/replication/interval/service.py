@@ -51,6 +51,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 class MakePoint(Asked, frozen=True, kw_only=True):
     """All is there: make it a point."""
 
+    session: str
+    """Of the exports that it was written to."""
     point: ReplicaPoint
 
 
@@ -117,6 +119,8 @@ class _Service:
             self._agent.keep(protection)
         replica = self._agent.make_replica(protection, asked.tenure)
         replica.pass_on(asked.tenure)
+        # A write of a connection that broke may be on its way still, and would undo what comes now.
+        replica.close_exports()
         return PointList(points=tuple(replica.points()))
 
     def receive(self, caller: Caller, asked: Receive, _body: bytes) -> Received:
@@ -127,7 +131,7 @@ class _Service:
     def make_point(self, caller: Caller, asked: MakePoint, _body: bytes) -> ReplicaPoint:
         standby = self._standby(caller, asked)
         self._idle.close(standby.exports().names.values())
-        return standby.make_point(asked.point)
+        return standby.make_point(asked.point, asked.session)
 
     def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> Removed:
         return Removed(ids=tuple(self._standby(caller, asked).remove_points(asked.ids)))

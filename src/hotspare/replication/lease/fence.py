@@ -4,6 +4,9 @@ The agent tells it, by a datagram, until when the machine may run; when that pas
 SIGSTOP within milliseconds, whatever has become of the agent. A later deadline lets it go on. It is started
 by ``fencing.py``, and imports next to nothing, so that it is small, quick to start, and hard to break.
 
+It also holds a machine still for a moment when it is asked to, for a point of several machines: only who
+stops machines at the end of their lease knows whether they may go on.
+
 Times are of CLOCK_BOOTTIME, which nobody can set and which goes on while a host sleeps.
 """
 
@@ -22,6 +25,9 @@ from pathlib import Path
 
 _LOOK_AGAIN = 0.5
 """While it is stopped, seconds after which is looked for a QEMU that somebody has started since."""
+_STILL_SECONDS = 0.25
+"""So long a machine that is to be held may take to stand still."""
+_STILL_LOOK = 0.0005
 _LOCK_ALL_MEMORY = 3
 _PRIORITY = 50
 
@@ -59,6 +65,19 @@ class Process:
             return False
         return True
 
+    def stands_still(self) -> bool:
+        """Whether none of its threads can do anything: each is stopped, or is before it leaves the kernel.
+
+        Those of the kernel's vhost are not looked at: they only pass on what the guest has sent already.
+        """
+        try:
+            threads = Path("/proc", str(self.pid), "task").iterdir()
+            lines = [(one / "stat").read_text() for one in threads]
+        except OSError:
+            return False  # one has just ended: look again
+        own = [line for line in lines if "(vhost-" not in line]
+        return {line.rpartition(")")[2].split()[0] for line in own} <= {"T", "t", "D"}
+
     def close(self) -> None:
         """Let it go."""
         os.close(self._descriptor)
@@ -94,18 +113,20 @@ class Fence:
         self._deadline = deadline
         self._known: Process | None = None
         self._stopped: dict[int, Process] = {}
+        self._held: Process | None = None
+        self._held_until = inf
         self._closed = False
 
     def run(self) -> None:
         """Watch until told to quit."""
         while not self._closed:
+            if boottime() >= self._held_until:
+                self._let_go()
             over = boottime() >= self._deadline
             if over:
                 self._stop()
-            if over:
-                wait: float | None = _LOOK_AGAIN
-            else:
-                wait = None if self._deadline == inf else self._deadline - boottime()
+            following = min(boottime() + _LOOK_AGAIN if over else self._deadline, self._held_until)
+            wait = None if following == inf else following - boottime()
             if select.select([self._channel], [], [], None if wait is None else max(0.0, wait))[0]:
                 self._hear()
 
@@ -122,7 +143,54 @@ class Fence:
             else:
                 process.close()
 
+    def _hold(self, pid: int, seconds: float) -> bool:
+        """Have the machine stand still for so long at most; give whether it does."""
+        self._let_go()
+        if self._stopped or boottime() >= self._deadline:
+            return False
+        process = Process.of_machine(pid, self._uuid)
+        if process is None or not process.send(signal.SIGSTOP):
+            return False
+        self._held, self._held_until = process, boottime() + seconds
+        end = boottime() + min(seconds, _STILL_SECONDS)
+        while not process.stands_still():
+            if boottime() > end:
+                self._let_go()
+                return False
+            time.sleep(_STILL_LOOK)
+        return True
+
+    def _let_go(self) -> bool:
+        """Let a machine that is held go on, unless its lease is over; give whether it was held till now."""
+        held, self._held, self._held_until = self._held, None, inf
+        if held is None:
+            return False
+        if held.pid in self._stopped:
+            held.close()
+        elif boottime() >= self._deadline:
+            self._stopped[held.pid] = held
+        else:
+            held.send(signal.SIGCONT)
+            held.close()
+        return True
+
+    def _release(self, pid: int) -> bool:
+        """Let the machine go on; give whether it was held till now."""
+        if self._held is not None:
+            in_time = boottime() < self._held_until
+            return self._let_go() and in_time
+        # A fence before this one may have died while it held it.
+        if not self._stopped and boottime() < self._deadline:
+            process = Process.of_machine(pid, self._uuid)
+            if process is not None:
+                process.send(signal.SIGCONT)
+                process.close()
+        return False
+
     def _go_on(self) -> None:
+        if self._held is not None and self._held.pid in self._stopped:
+            self._held.close()
+            self._held, self._held_until = None, inf  # it is not held any more, which "release" tells
         for process in self._stopped.values():
             process.send(signal.SIGCONT)
             process.close()
@@ -131,7 +199,12 @@ class Fence:
     def _hear(self) -> None:
         data, sender = self._channel.recvfrom(65536)
         message = json.loads(data)
+        held = False
         match message["order"]:
+            case "hold":
+                held = self._hold(int(message["pid"]), float(message["seconds"]))
+            case "release":
+                held = self._release(int(message["pid"]))
             case "until":
                 self._deadline = inf if message["deadline"] is None else float(message["deadline"])
                 self._know(int(message["pid"]))
@@ -144,10 +217,12 @@ class Fence:
                     process.send(signal.SIGKILL)
             case "quit":
                 self._closed = True
+                self._let_go()
                 self._go_on()
         state = {
             "deadline": None if self._deadline == inf else self._deadline,
             "stopped": sorted(self._stopped),
+            "held": held,
             "number": message["number"],
         }
         with suppress(OSError):  # who asked is gone

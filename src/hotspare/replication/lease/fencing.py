@@ -40,6 +40,7 @@ class Fencing:
         self._uuid = uuid
         self._number = int.from_bytes(os.urandom(4)) << 20
         self._channel: socket.socket | None = None
+        self._held = False
 
     def ensure(self, deadline: float) -> FenceState:
         """Start the process unless it runs; one that an earlier agent started keeps its deadline.
@@ -97,6 +98,28 @@ class Fencing:
         """Kill its QEMU, and stop each that is started until ``allow``. Raises ``PlatformUnavailable``."""
         return self._tell({"order": "kill"})
 
+    def hold(self, pid: int, seconds: float) -> bool:
+        """Have the machine stand still for a moment; give whether it does. Raises ``PlatformUnavailable``.
+
+        Args:
+            pid: of its QEMU.
+            seconds: after these it goes on, if nobody has released it.
+        """
+        self._tell({"order": "hold", "pid": pid, "seconds": seconds})
+        return self._held
+
+    def release(self, pid: int) -> bool:
+        """Let a machine that is held go on, if it may run; give whether it was held until now.
+
+        Args:
+            pid: of its QEMU, which may stand still because a fence died while it held it.
+
+        Raises:
+            PlatformUnavailable: the fence does not answer; it lets the machine go on by itself.
+        """
+        self._tell({"order": "release", "pid": pid})
+        return self._held
+
     def quit(self) -> None:
         """End the process; the machine goes on."""
         with suppress(PlatformUnavailable):
@@ -126,6 +149,7 @@ class Fencing:
                 meaning="The machine runs, but the standby will not take over by itself",
                 hint="It is started again by itself; look for its process if this stays",
             ) from error
+        self._held = bool(answer.get("held"))  # a fence of an earlier version holds nothing
         deadline = answer["deadline"]
         return FenceState(inf if deadline is None else float(deadline), tuple(answer["stopped"]))
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
-from typing import Protocol
 
 import msgspec
 
@@ -20,55 +19,12 @@ from hotspare.replication.lease.fencing import Fencing
 from hotspare.replication.lease.holder import Holder, Holding
 from hotspare.replication.lease.kept_lease import Lease
 from hotspare.replication.lease.post import Post
+from hotspare.replication.lease.surroundings import Line, Surroundings
 from hotspare.replication.lease.terms import How, Record, Renew, Take, Verdict
 from hotspare.replication.lease.voter import Taker
 
 _LOG = logging.getLogger("hotspare.replica")
 _STEPS_PER_BEAT = 4
-
-
-class Line(Protocol):
-    """The way to a voter. Every call raises ``HotspareError`` when it is not answered in time."""
-
-    def renew(self, message: Renew, timeout: float) -> Verdict:
-        """Ask for a renewal."""
-        ...
-
-    def take(self, message: Take, timeout: float) -> Verdict:
-        """Ask for a takeover."""
-        ...
-
-    def begin(self, timeout: float) -> Verdict:
-        """Let it note the lease."""
-        ...
-
-    def close(self) -> None:
-        """Hang up."""
-        ...
-
-
-class Surroundings(Protocol):
-    """What a keeper needs to know of its host, and may ask of it."""
-
-    def pid(self) -> int:
-        """Give the process of the machine's QEMU here; 0 when it does not run."""
-        ...
-
-    def replica_is_whole(self) -> bool:
-        """Tell whether there is a replica here that can be started."""
-        ...
-
-    def before_take(self) -> bool:
-        """Make sure, by the user's command, that the holder is off; True when there is no command."""
-        ...
-
-    def held(self, record: Record, *, was_running: bool) -> None:
-        """This host is the holder and may run the machine: see to it that it runs, if it is to."""
-        ...
-
-    def lost(self) -> None:
-        """Another host is the holder: the machine was killed here, if it ran."""
-        ...
 
 
 class LeaseKeeper:
@@ -103,6 +59,8 @@ class LeaseKeeper:
         self._allowed: tuple[float, int] | None = None
         self._deposed: list[Callable[[], None]] = []
         self._told_held = self._cared_for = -1
+        self._end_again_at = 0.0
+        self._heard_other_host = False
         self._closed = threading.Event()
         self._posts = {name: Post() for name in lines}
         self._threads = [threading.Thread(target=self._beat, name="lease", daemon=True)]
@@ -261,6 +219,8 @@ class LeaseKeeper:
                 self._become_holder(record.epoch)
             if self._holder is None:
                 self._set_fence(-1.0)
+                if self._lease.kept.running and record.holder != self._me and now >= self._end_again_at:
+                    self._end_machine()
                 take = self._taker.ask(now, replica_is_whole=whole)
                 self._post(take)
                 return
@@ -276,9 +236,18 @@ class LeaseKeeper:
             may_run = holder.deadline > now
             if may_run and self._cared_for == record.epoch:
                 self._lease.change(running=bool(self._around.pid()))
-        if may_run and self._told_held != record.epoch:
+        if may_run and self._told_held != record.epoch and self._may_be_started():
             self._told_held = record.epoch
             threading.Thread(target=self._tell_held, args=(record,), name="held", daemon=True).start()
+
+    def _may_be_started(self) -> bool:
+        """Whether what ran here when the host went down may run again.
+
+        Where nobody takes over by himself, a human may have had it started on the other host meanwhile, which
+        only that host knows.
+        """
+        stands_still = self._lease.kept.running and not self._around.pid()
+        return self._fencing is not None or self._heard_other_host or not stands_still
 
     def _tell_held(self, record: Record) -> None:
         try:
@@ -317,7 +286,12 @@ class LeaseKeeper:
         return True
 
     def _end_machine(self) -> None:
-        self._lease.change(running=False)
+        """End what runs here though another host is the holder; again by the next beats until it is gone.
+
+        An agent that was just started may learn of the other holder before it has kept the lease at all.
+        """
+        self._end_again_at = boottime() + self._terms.silence
+        self._lease.change(running=bool(self._around.pid()))
         self._told_held = self._cared_for = -1
         self._allowed = None
         if self._fencing is not None:
@@ -374,6 +348,7 @@ class LeaseKeeper:
         if isinstance(message, Renew):
             verdict = line.renew(message, timeout)
             with self._lease.turn:
+                self._heard_other_host |= name in self._lease.kept.parties
                 holder = self._holder
                 if holder is None or holder.epoch != message.epoch:
                     return

@@ -13,11 +13,11 @@ Order = tuple[int, int]
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How a lease is counted. All are seconds but ``drift``; every party of a protection has the same."""
 
-    lease: float = 10.0
+    lease: float = 4.0
     """A renewal is good for so long, at the one that granted it."""
-    beat: float = 1.0
+    beat: float = 0.5
     """Between two renewals."""
-    silence: float = 5.0
+    silence: float = 1.5
     """A party that did not answer for so long counts as gone: the other one is asked to disarm."""
     drift: float = 0.02
     """No two clocks go further apart than by this part of the time."""

@@ -55,6 +55,12 @@ class Services:
         """Let ``handler`` answer a verb, in a thread of the connection that it came over."""
         self._handlers[verb.name] = (verb, handler)
 
+    def ask(self, verb: Verb[Arguments, Result], arguments: Arguments) -> Result:
+        """Ask this agent itself, as its command line does. Raises whatever the handler raises."""
+        result = self._handlers[verb.name][1](Caller("local"), arguments, b"")
+        given: Result = result[0] if isinstance(result, tuple) else result
+        return given
+
     def answer(self, caller: Caller, call: Call, body: bytes) -> tuple[Answer, bytes]:
         """Answer a call, or say why not."""
         try:

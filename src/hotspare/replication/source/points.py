@@ -1,9 +1,11 @@
 """When points are made of a mirrored machine, what they say, and which of them stay."""
 
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import libvirt
@@ -22,6 +24,8 @@ from hotspare.repository.point import new_point_id
 from hotspare.thinning import parse_thinning
 
 _LOG = logging.getLogger("hotspare.replica")
+_TURN_SECONDS = 1.0
+"""Catching up waits for a point that is under way, so that one must not wait for long."""
 
 
 class PointMaker:
@@ -36,6 +40,8 @@ class PointMaker:
         self._due = 0.0
         self._next_base = ""
         """Serial of the bitmaps that began with the newest point."""
+        self._turn = threading.Lock()
+        """Held by whoever has a point made: this, or the group of the machine."""
         self.exports: Exports | None = None
         """Where the disks are, as of ``start``."""
         self.newest = ""
@@ -54,13 +60,13 @@ class PointMaker:
         if under_way is not None:
             wait([under_way])
 
-    def describe(self, domain: libvirt.virDomain, disks: Mapping[str, int]) -> ReplicaPoint:
-        """Describe a point of now."""
+    def describe(self, domain: libvirt.virDomain, disks: Mapping[str, int], name: str = "") -> ReplicaPoint:
+        """Describe a point of now; its id is new, unless one is given."""
         now = datetime.now(UTC)
         uri = self._protection.platform
         machine = describe_machine(domain, uri)
         state = read_state(domain, uri)
-        self.newest = new_point_id(now, after=self.newest)
+        self.newest = name or new_point_id(now, after=self.newest)
         return ReplicaPoint(
             id=self.newest,
             taken_at=now,
@@ -71,6 +77,16 @@ class PointMaker:
             state=tuple(state.files),
             warnings=tuple(state.warnings),
         )
+
+    @contextmanager
+    def having_turn(self, seconds: float) -> Iterator[None]:
+        """Let nobody else make a point meanwhile. Raises ``HotspareError``: somebody does, for so long."""
+        if not self._turn.acquire(timeout=seconds):
+            raise HotspareError(f"another point of {self._protection.machine} takes long")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def tend(self, line: Line, disks: Mapping[str, int], base: str) -> str:
         """Make a point if it is time, without waiting for it; give the serial of bitmaps that counts now."""
@@ -97,7 +113,8 @@ class PointMaker:
         if (failure := line.mirror.failure()) is not None:
             raise HotspareError(failure)
         base = self._next_base or base
-        self._standby.make_point(self.describe(line.monitor.domain, disks), base)
+        with self.having_turn(_TURN_SECONDS):
+            self._standby.make_point(self.describe(line.monitor.domain, disks), base)
         self._next_base = line.tracking.begin_beside()
         line.tracking.drop_all_but({base, self._next_base})
         self._thin()
@@ -105,10 +122,16 @@ class PointMaker:
 
     def _thin(self) -> None:
         points = self._standby.points()
-        dropped = self._thinning.dropped({point.id: point.taken_at for point in points}, datetime.now(UTC))
+        own = {point.id: point.taken_at for point in points if not self._is_of_group(point)}
+        dropped = self._thinning.dropped(own, datetime.now(UTC))
         if dropped:
             points = self._standby.remove_points(sorted(dropped))
-        self.newest, self.count = points[-1].id, len(points)
+        self.newest, self.count = max(self.newest, points[-1].id), len(points)
+
+    def _is_of_group(self, point: ReplicaPoint) -> bool:
+        """Whether the group thins it: all members must let the same points go."""
+        place = self._protection.group
+        return point.group is not None and place is not None and point.group.name == place.name
 
     def close(self) -> None:
         """End the thread; what it does is given up."""

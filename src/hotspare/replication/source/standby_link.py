@@ -46,12 +46,21 @@ class StandbyLink:
         self.tenure = tenure
         self.peer = identity.peer(protection.standby)
         self._calls, self._pulses, self._slow = (PeerClient(identity, self.peer) for _ in range(3))
+        self._session = ""
 
-    def prepare(self, disks: Mapping[str, int]) -> Prepared:
-        """Make ready for writes, and learn what is there."""
+    def prepare(self, disks: Mapping[str, int], *, anew: bool) -> Prepared:
+        """Make ready for writes, and learn what is there.
+
+        Args:
+            disks: names and sizes in bytes.
+            anew: the replica will be brought up to date. Whatever was sent before and has not arrived yet,
+                writes of broken mirrors above all, must not arrive after that.
+        """
         sizes = tuple(DiskSize(name=name, size=size) for name, size in disks.items())
-        asked = Prepare(protection=self._protection, tenure=self.tenure, disks=sizes)
-        return self._calls.call(PREPARE, asked)
+        asked = Prepare(protection=self._protection, tenure=self.tenure, disks=sizes, anew=anew)
+        prepared = self._calls.call(PREPARE, asked)
+        self._session = prepared.exports.session
+        return prepared
 
     def pulse(self, seconds: float) -> Pulse:
         """Ask how the replica is, and give up after so long."""
@@ -60,17 +69,29 @@ class StandbyLink:
 
     def begin(self, point: ReplicaPoint | None) -> None:
         """Say that writes come which are no whole machine; what is whole now is kept as a point."""
-        asked = Begin(protection=self._protection.id, tenure=self.tenure, point=point)
+        asked = Begin(protection=self._protection.id, tenure=self.tenure, session=self._session, point=point)
         self._calls.call(BEGIN, asked, timeout=_POINT_SECONDS)
 
     def advance(self, base: str, *, whole: bool) -> None:
         """Say which bitmaps mark all that the replica lacks, and whether it is whole."""
-        asked = Advance(protection=self._protection.id, tenure=self.tenure, base=base, whole=whole)
+        asked = Advance(
+            protection=self._protection.id,
+            tenure=self.tenure,
+            session=self._session,
+            base=base,
+            whole=whole,
+        )
         self._calls.call(ADVANCE, asked)
 
     def make_point(self, point: ReplicaPoint, base: str) -> ReplicaPoint:
         """Make a point of what is there now."""
-        asked = MakePoint(protection=self._protection.id, tenure=self.tenure, point=point, base=base)
+        asked = MakePoint(
+            protection=self._protection.id,
+            tenure=self.tenure,
+            session=self._session,
+            point=point,
+            base=base,
+        )
         return self._slow.call(MAKE_POINT, asked, timeout=_POINT_SECONDS)
 
     def remove_points(self, ids: Sequence[str]) -> Sequence[ReplicaPoint]:

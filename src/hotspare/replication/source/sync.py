@@ -15,6 +15,7 @@ from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound
 from hotspare.platforms.libvirt.connection import explained, find_domain, is_known_off, open_connection
 from hotspare.platforms.libvirt.inventory import inspect_disks
+from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.link.wire import PeerUnavailable
 from hotspare.replication.model import DiskStatus, Lag, Phase, Protection, Status
 from hotspare.replication.source.mirror import Mirror, MirrorTarget
@@ -57,6 +58,7 @@ class SyncRunner:
         self._base = ""
         self._phase, self._reason = Phase.WAITING, "it has not been looked at yet"
         self._since = time.time()
+        self._times_protected = 0
         self._behind_since: float | None = None
         """When the replica was last known to have everything; None while it has."""
 
@@ -109,6 +111,35 @@ class SyncRunner:
             self._since = self._since if phase is self._phase else time.time()
             self._phase, self._reason = phase, reason
 
+    # What its group needs
+
+    @property
+    def points(self) -> PointMaker:
+        """Who makes its points."""
+        return self._points
+
+    def unbroken(self) -> int:
+        """Give a number that stays the same for as long as the mirrors have missed no write.
+
+        Raises:
+            HotspareError: they may have.
+        """
+        line, number = self._line, self._times_protected
+        if line is None or self._phase is not Phase.PROTECTED:
+            raise HotspareError(f"{self._protection.machine} is {self._phase}: {self._reason or 'not yet'}")
+        if (failure := line.mirror.failure()) is not None:
+            raise HotspareError(f"{self._protection.machine}: {failure}")
+        if number != self._times_protected:
+            raise HotspareError(f"{self._protection.machine} has just caught up")
+        return number
+
+    def describe_point(self, name: str) -> ReplicaPoint:
+        """Describe a point of now. Raises ``HotspareError`` when it is not mirrored."""
+        self.unbroken()
+        if self._line is None:
+            raise HotspareError(f"{self._protection.machine} does not run")
+        return self._points.describe(self._line.monitor.domain, self._disks, name)
+
     # Its life
 
     def run(self, cancellation: Cancellation) -> None:
@@ -151,6 +182,7 @@ class SyncRunner:
         if not (line.mirror.is_there() and self._adopt(line)):
             self._catch_up(line, cancellation)
         self._behind_since = None
+        self._times_protected += 1
         self._keeper.set_in_sync(True)
         self._note(Phase.PROTECTED)
         self._watch(line, cancellation)
@@ -197,7 +229,7 @@ class SyncRunner:
                 break
             if pulse.problem or pulse.exports is None or not line.mirror.leads_to(pulse.exports.names):
                 break
-            prepared = self._standby.prepare(self._disks)
+            prepared = self._standby.prepare(self._disks, anew=False)
             if not prepared.whole or prepared.base not in line.tracking.usable():
                 break
             self._base = prepared.base
@@ -211,7 +243,7 @@ class SyncRunner:
             self._behind_since = time.time()
         self._standby.hang_up()  # connections of before the break may be dead without knowing it
         self._points.settle()
-        prepared = self._standby.prepare(self._disks)
+        prepared = self._standby.prepare(self._disks, anew=True)
         self._points.start(prepared)
         work = CatchUp(line, prepared, self._protection.bandwidth, self._progress, self._note, cancellation)
         target = MirrorTarget(

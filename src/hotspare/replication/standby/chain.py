@@ -86,6 +86,18 @@ def node_name(layer: str) -> str:
 
 def open_layer(daemon: StorageDaemon, folder: Path, layer: str, below: str | None, *, top: bool) -> None:
     """Open one image in the daemon, whatever its header says of the one below."""
+    try:
+        _open_layer(daemon, folder, layer, below, top=top, aio="io_uring")
+    except HotspareError as error:
+        if "io_uring" not in error.what:
+            raise
+        # This kernel, or this build of QEMU, does not have it. Threads take longer for each small write.
+        _open_layer(daemon, folder, layer, below, top=top, aio="threads")
+
+
+def _open_layer(
+    daemon: StorageDaemon, folder: Path, layer: str, below: str | None, *, top: bool, aio: str
+) -> None:
     daemon.ask(
         "blockdev-add",
         driver="qcow2",
@@ -96,7 +108,7 @@ def open_layer(daemon: StorageDaemon, folder: Path, layer: str, below: str | Non
             "driver": "file",
             "filename": str(folder / layer),
             "discard": "unmap",
-            "aio": "threads",
+            "aio": aio,
         },
         backing=node_name(below) if below else None,
     )

@@ -26,6 +26,8 @@ class Exports(msgspec.Struct, frozen=True, kw_only=True):
     """For each disk the name of its export. Names are never used again for another content: who was
     connected to a storage daemon that died cannot go on as if nothing had happened."""
     durable: bool = False
+    session: str = ""
+    """Names this opening of the disks; requests that belong to an earlier one are refused."""
 
 
 def open_server(daemon: StorageDaemon, credentials: Path, port: int) -> None:
@@ -60,7 +62,7 @@ def open_exports(daemon: StorageDaemon, state: "ReplicaState", *, durable: bool)
             writable=True,
             writethrough=durable,
         )
-    return Exports(port=state.port, names=names, durable=durable)
+    return Exports(port=state.port, names=names, durable=durable, session=prefix)
 
 
 def close_exports(daemon: StorageDaemon) -> None:

@@ -1,17 +1,21 @@
 """One machine's replica on the standby: its disks, its points, and who may write to it."""
 
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
+from hotspare.block.file import failure_of, make_name_durable
 from hotspare.errors import HotspareError, PointNotFound
 from hotspare.platforms.replica.holds import held_points, only_one
 from hotspare.platforms.replica.record import (
     RECORD,
+    GroupMark,
     ReplicaPoint,
     ReplicaRecord,
     read_record,
@@ -32,6 +36,8 @@ from hotspare.replication.standby.served_disks import ServedDisks
 from hotspare.replication.standby.state import STATE, ReplicaState
 from hotspare.replication.standby.storage_daemon import StorageDaemon
 
+_SPARES = "spares"
+
 
 class Replica(ServedDisks):
     """A replica in a folder. Its methods may be called by several threads, and take turns."""
@@ -41,6 +47,8 @@ class Replica(ServedDisks):
         self._record = read_record(folder)
         super().__init__(folder, identity)
         self._merger = Merger(self)
+        self._spares: dict[str, str] = {}
+        """Empty images upon others, for the next point."""
 
     def before_change(self, daemon: StorageDaemon) -> None:
         """Stop giving back space: somebody needs the disks."""
@@ -207,42 +215,72 @@ class Replica(ServedDisks):
 
     # Points
 
-    def make_point(self, point: ReplicaPoint) -> ReplicaPoint:
+    def make_point(self, point: ReplicaPoint, *, of_whole: bool = False) -> ReplicaPoint:
         """Make a point of all disks in one instant, durable when this returns.
 
         Args:
             point: all but its images; its disks are those of ``receive``. One with the same id that is
                 there already is given back, so that it can be asked for twice.
+            of_whole: refuse when what is on top is not whole. A storage daemon that has died unnoticed may
+                have lost what it had acknowledged, so it is looked at first.
 
         Raises:
             NoSpace: there is no room for the images that take the writes from now on.
-            HotspareError: the disks are not those of the replica.
+            HotspareError: the disks are not those of the replica, or are not whole.
         """
         with self.turn:
             for known in self._record.points:
                 if known.id == point.id:
                     return known
+            daemon = self.daemon()
+            if of_whole and not self._state.whole:
+                raise HotspareError(
+                    f"The replica of {self._record.machine_name} is not whole",
+                    meaning="The point was not made",
+                )
             chains = {chain.name: chain for chain in self._state.chains}
             if {disk.name: disk.size for disk in point.disks} != {c.name: c.size for c in chains.values()}:
                 raise HotspareError(
                     f"The point {point.id} has other disks than the replica of {self._record.machine_name}",
                     meaning="It was not made",
                 )
-            self._grow()
+            self._grow(daemon)
             disks = tuple(msgspec.structs.replace(disk, image=chains[disk.name].top) for disk in point.disks)
             made: ReplicaPoint = msgspec.structs.replace(point, disks=disks)
             self.write_points((*self._record.points, made))
             return made
 
-    def _grow(self) -> None:
+    def make_ready(self) -> None:
+        """Do before a point what takes time: make the images that it needs, write out what was written."""
+        with self.turn:
+            self.daemon()
+            folder = self.folder / _SPARES
+            if not self._spares:
+                shutil.rmtree(folder, ignore_errors=True)  # of an agent that was killed
+                folder.mkdir(mode=0o700)
+            for chain in self._state.chains:
+                if chain.top not in self._spares:
+                    self._spares[chain.top] = new_layer(folder, chain.name, chain.size, chain.top)
+            tops = [self.folder / chain.top for chain in self._state.chains]
+        for top in tops:
+            _make_durable(top)
+
+    def _next_layer(self, chain: Chain) -> str:
+        spare = self._spares.pop(chain.top, "")
+        if not spare:
+            return new_layer(self.folder, chain.name, chain.size, chain.top)
+        (self.folder / _SPARES / spare).rename(self.folder / spare)
+        make_name_durable(self.folder / spare)
+        return spare
+
+    def _grow(self, daemon: StorageDaemon) -> None:
         """Put an empty image on top of each disk."""
-        daemon = self.daemon()
         self.before_change(daemon)
         before = self._state.chains
         grown: list[Chain] = []
         try:
             for chain in before:
-                layer = new_layer(self.folder, chain.name, chain.size, chain.top)
+                layer = self._next_layer(chain)
                 grown.append(msgspec.structs.replace(chain, layers=(*chain.layers, layer)))
             # Noted before it is so: empty images on top harm nobody; writes to one not noted would be lost.
             self.change(chains=tuple(grown))
@@ -254,6 +292,31 @@ class Replica(ServedDisks):
                 for chain in grown:
                     (self.folder / chain.top).unlink(missing_ok=True)
             raise
+
+    def mark_point(self, name: str, taken_at: datetime, mark: GroupMark) -> None:
+        """Say of a point that it is of one instant with others of its id; durable when this returns."""
+        with self.turn:
+            marked = [
+                msgspec.structs.replace(point, taken_at=taken_at, group=mark) if point.id == name else point
+                for point in self._record.points
+            ]
+            self.write_points(marked)
+
+    def unmark_points(self, ids: Collection[str]) -> None:
+        """Let points be of this machine alone."""
+        with self.turn:
+            if any(point.id in ids for point in self._record.points):
+                self.write_points(
+                    [
+                        msgspec.structs.replace(point, group=None) if point.id in ids else point
+                        for point in self._record.points
+                    ]
+                )
+
+    def needed_points(self) -> set[str]:
+        """Give the ids of points that somebody uses, and that stay."""
+        with self.turn, only_one(self.folder):
+            return {*self._state.pinned, *held_points(self.folder)}
 
     def remove_points(self, ids: Collection[str]) -> None:
         """Forget points and give back the space of what only they needed; those in use stay.
@@ -314,3 +377,15 @@ class Replica(ServedDisks):
         record: ReplicaRecord = msgspec.structs.replace(self._record, points=tuple(points))
         write_record(self.folder, record)
         self._record = record
+
+
+def _make_durable(image: Path) -> None:
+    """Have an image written out that others go on writing to; does nothing when it has just gone."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise failure_of(image, "write", error) from error
+        finally:
+            os.close(descriptor)

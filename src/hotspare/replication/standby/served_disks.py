@@ -76,12 +76,27 @@ class ServedDisks:
                 hint="Another host has taken the machine over; see hotspare replica status",
             )
 
-    def serve(self, tenure: Tenure, *, durable: bool | None = None) -> Exports:
+    def check_session(self, session: str) -> None:
+        """Raise ``PermissionRefused`` unless a request belongs to the disks as they are open now.
+
+        What a network has held up may arrive when its sender has long given it up and begun anew.
+        """
+        exports = self._state.exports
+        if exports is None or session != exports.session:
+            raise PermissionRefused(
+                f"The request is one of an earlier connection to the replica of {self.machine_name}",
+                meaning="The replica was not changed",
+                hint="The source connects anew by itself",
+            )
+
+    def serve(self, tenure: Tenure, *, durable: bool | None = None, anew: bool = False) -> Exports:
         """Serve all disks for writing to the holder, over NBD with TLS; idempotent.
 
         Args:
             tenure: must be the replica's.
             durable: a write is answered only when it is on the disk; None to leave that as it is.
+            anew: cut all connections first. Who brings the replica up to date has to: a write of a connection
+                that broke may be on its way still, and would undo a newer one.
 
         Raises:
             PermissionRefused: somebody else may write.
@@ -91,7 +106,8 @@ class ServedDisks:
             self.check_tenure(tenure)
             daemon = self.daemon()
             exports = self._state.exports
-            if exports is None or durable not in {None, exports.durable}:
+            if exports is None or anew or durable not in {None, exports.durable}:
+                self.before_change(daemon)
                 close_exports(daemon)
                 exports = open_exports(daemon, self._state, durable=bool(durable))
                 self.change(exports=exports)

@@ -1,5 +1,7 @@
 """What a standby's agent can be asked about its replicas."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ class Prepare(msgspec.Struct, frozen=True, kw_only=True):
     protection: Protection
     tenure: Tenure
     disks: tuple[DiskSize, ...]
+    anew: bool
+    """Nothing that was sent before may reach the disks any more."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +66,8 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
     protection: str
     tenure: Tenure
+    session: str
+    """Of the exports that the writes come to; so everywhere."""
     point: ReplicaPoint | None
     """Made before, of what is there now if that is whole."""
 
@@ -71,6 +77,7 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True):
 
     protection: str
     tenure: Tenure
+    session: str
     base: str
     whole: bool
 
@@ -80,6 +87,7 @@ class MakePoint(msgspec.Struct, frozen=True, kw_only=True):
 
     protection: str
     tenure: Tenure
+    session: str
     point: ReplicaPoint
     base: str
 
@@ -142,7 +150,7 @@ class _Service:
         replica.pass_on(tenure)
         seed = Path(protection.seed) if protection.seed else None
         replica.receive({disk.name: disk.size for disk in asked.disks}, seed)
-        exports = replica.serve(tenure, durable=protection.durable)
+        exports = replica.serve(tenure, durable=protection.durable, anew=asked.anew)
         state, points = replica.state, replica.points()
         return Prepared(
             exports=exports,
@@ -169,23 +177,21 @@ class _Service:
         return Pulse(problem=problem, exports=replica.state.exports)
 
     def begin(self, caller: Caller, asked: Begin, _body: bytes) -> Nothing:
-        replica = self._of(caller, asked.protection, asked.tenure)
-        if replica.state.whole and asked.point is not None:
-            replica.make_point(asked.point)
-        replica.set_whole(False)
+        with self._in_session(caller, asked) as replica:
+            if replica.state.whole and asked.point is not None:
+                replica.make_point(asked.point)
+            replica.set_whole(False)
         return NOTHING
 
     def advance(self, caller: Caller, asked: Advance, _body: bytes) -> Nothing:
-        replica = self._of(caller, asked.protection, asked.tenure)
-        replica.advance(asked.base, whole=asked.whole)
+        with self._in_session(caller, asked) as replica:
+            replica.advance(asked.base, whole=asked.whole)
         return NOTHING
 
     def make_point(self, caller: Caller, asked: MakePoint, _body: bytes) -> ReplicaPoint:
-        replica = self._of(caller, asked.protection, asked.tenure)
-        if not replica.state.whole:
-            raise HotspareError("The replica is not whole", meaning="The point was not made")
-        made = replica.make_point(asked.point)
-        replica.advance(asked.base, whole=True)
+        with self._in_session(caller, asked) as replica:
+            made = replica.make_point(asked.point, of_whole=True)
+            replica.advance(asked.base, whole=True)
         return made
 
     def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> PointList:
@@ -213,6 +219,14 @@ class _Service:
         return PointList(
             points=tuple(self._agent.replica(self._agent.protection(asked.protection).id).points())
         )
+
+    @contextmanager
+    def _in_session(self, caller: Caller, asked: Begin | Advance | MakePoint) -> Iterator[Replica]:
+        """Give the replica, which nobody else changes then, to a request that is not outdated."""
+        replica = self._of(caller, asked.protection, asked.tenure)
+        with replica.turn:
+            replica.check_session(asked.session)
+            yield replica
 
     def _of(self, caller: Caller, protection: str, tenure: Tenure) -> Replica:
         replica = self._agent.replica(protection)
