@@ -2,18 +2,15 @@
 
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hotspare.block.nbd.client import NbdClient
-from hotspare.block.nbd.tls import Tls
 from hotspare.block.qemu import QemuNbd, create_image
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, SourceLost, UsageError
 from hotspare.platforms.platform import Machine, PowerState
@@ -24,52 +21,9 @@ from hotspare.replication.standby import chain as chain_module
 from hotspare.replication.standby import replica as replica_module
 from hotspare.replication.standby.replica import Replica
 from hotspare.replication.standby.storage_daemon import PID_FILE
+from tests.replication.standby.disks import MIB, SIZES, opened
 
-MIB = 1024 * 1024
-SIZES = {"vda": 8 * MIB, "vdb": 4 * MIB}
 MACHINE = Machine(id="uuid", name="web", platform="qemu:///system", state=PowerState.RUNNING)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Identity:
-    return Identity.open(tmp_path / "source", "source")
-
-
-@pytest.fixture
-def standby(tmp_path: Path, source: Identity) -> Identity:
-    made = Identity.open(tmp_path / "standby", "standby")
-    made.trust(Peer(id=source.id, name="source", address=""), source.authority)
-    source.trust(Peer(id=made.id, name="standby", address="127.0.0.1"), made.authority)
-    return made
-
-
-@pytest.fixture
-def tenure(source: Identity) -> Tenure:
-    return Tenure(epoch=1, holder=source.id)
-
-
-@pytest.fixture
-def replica(tmp_path: Path, standby: Identity, tenure: Tenure) -> Iterator[Replica]:
-    with socket.create_server(("", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    made = Replica.create(
-        tmp_path / "replica",
-        standby,
-        protection="p",
-        machine_id="uuid",
-        machine_name="web",
-        tenure=tenure,
-        port=port,
-    )
-    made.receive(SIZES)
-    yield made
-    made.remove()
-
-
-def opened(replica: Replica, tenure: Tenure, identity: Identity, server: Identity, disk: str) -> NbdClient:
-    exports = replica.serve(tenure)
-    tls = Tls(identity.client_context(server.id), server.id)
-    return NbdClient.connect(("127.0.0.1", exports.port), exports.names[disk], tls=tls, timeout=5)
 
 
 def point(name: str) -> ReplicaPoint:
@@ -369,37 +323,3 @@ def test_an_image_that_was_restored_before_is_what_a_disk_begins_with(
     with pytest.raises(UsageError, match="holds 1048576 bytes"):
         replica.receive({**sizes, "vdd": 2 * MIB}, seed)
     assert (seed / "vdd.qcow2").exists()
-
-
-def test_how_durable_writes_are_stays_unless_it_is_said_otherwise(replica: Replica, tenure: Tenure) -> None:
-    durable = replica.serve(tenure, durable=True)
-    assert replica.serve(tenure) == durable
-    assert durable.durable
-    relaxed = replica.serve(tenure, durable=False)
-    assert set(relaxed.names.values()).isdisjoint(durable.names.values())
-
-
-def test_a_write_of_an_earlier_connection_never_arrives_once_the_disks_are_served_anew(
-    replica: Replica, tenure: Tenure, source: Identity, standby: Identity
-) -> None:
-    """The network had held it up: it would undo what the source has brought up to date meanwhile."""
-    held_up = opened(replica, tenure, source, standby, "vda")
-    before = replica.serve(tenure)
-    replica.check_session(before.session)
-    after = replica.serve(tenure, anew=True)
-    with closing(opened(replica, tenure, source, standby, "vda")) as disk:
-        disk.write(0, b"new" * 1024)
-        with pytest.raises(SourceLost):
-            write_for_long(held_up)
-        with suppress(SourceLost):
-            held_up.close()
-        found = bytearray(3 * 1024)
-        disk.read_into(0, memoryview(found))
-    assert bytes(found) == b"new" * 1024
-    assert set(after.names.values()).isdisjoint(before.names.values())
-    replica.check_session(after.session)
-    with pytest.raises(PermissionRefused, match="earlier connection"):
-        replica.check_session(before.session)
-    replica.close_exports()
-    with pytest.raises(PermissionRefused, match="earlier connection"):
-        replica.check_session(after.session)
