@@ -74,12 +74,8 @@ def test_a_passkey_is_made_lets_in_and_is_removed(browser: Browser, serving: Ser
         page.get_by_role("button", name="Log in with a passkey").click()
         expect(page.get_by_role("alert").first).to_contain_text("not known, or not believed")
         assert visit.complaints == []
-
-
-def test_at_an_address_it_is_said_that_passkeys_take_a_name(browser: Browser, serving: Serving) -> None:
     with visiting(browser, serving.url) as visit:
         visit.open("/login")
         visit.page.get_by_role("button", name="Log in with a passkey").click()
-        expect(visit.page.locator("form[action='/login/passkey'] .problem")).to_contain_text(
-            "not an IP address"
-        )
+        problem = visit.page.locator("form[action='/login/passkey'] .problem")
+        expect(problem).to_contain_text("not an IP address")
