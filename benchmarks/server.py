@@ -40,8 +40,8 @@ PAGES = (
     "/audit?limit=1000",
     "/ready",
 )
-IDLE_SECONDS = 30.0
-WATCHED_SECONDS = 30.0
+IDLE_SECONDS = 40.0
+WATCHED_SECONDS = 40.0
 
 
 def help_seconds(rounds: int) -> list[Start]:

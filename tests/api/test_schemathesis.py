@@ -49,6 +49,8 @@ def address(working: Working) -> Iterator[str]:
         thread.join()
 
 
+# The mover beside it draws from the random module in threads of its own, which hypothesis takes for ours.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 def test_made_up_requests_are_no_accidents(
     working: Working, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
