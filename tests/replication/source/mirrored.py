@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from hotspare.replication import protections
 from hotspare.replication.link.tls import Identity
+from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.standby.state import STATE as STATE_FILE
 from hotspare.replication.standby.state import ReplicaState
 from lab import DiskSpec, LabGuest
@@ -54,6 +56,13 @@ class Mirrored:
 
     def protect(self, *options: str) -> None:
         self.source.ask("replica", "create", self.machine, "--to", "standby", *options)
+        self.wait_protected()
+
+    def protect_unless_it_is(self, *options: str) -> None:
+        """Protect it where an earlier test has failed in between."""
+        statuses = self.source.call(protections.STATUS, NOTHING)
+        if not any(one.protection.machine == self.machine for one in statuses):
+            self.protect(*options)
         self.wait_protected()
 
     def boot(self) -> None:

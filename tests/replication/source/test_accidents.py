@@ -28,7 +28,7 @@ def machine(lab_host: None) -> Iterator[Mirrored]:
 
 @pytest.fixture(autouse=True)
 def _protected_before_and_after(machine: Mirrored) -> Iterator[None]:
-    machine.wait_protected()
+    machine.protect_unless_it_is("--every", "5s")
     yield
     machine.hosts.mend_all()
     machine.boot()

@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 
 from hotspare.block.file import failure_of, make_name_durable
-from hotspare.errors import HotspareError, PointNotFound
+from hotspare.errors import HotspareError, PointNotFound, SourceLost
 from hotspare.platforms.replica.holds import held_points, only_one
 from hotspare.platforms.replica.record import (
     RECORD,
@@ -286,7 +286,10 @@ class Replica(ServedDisks):
             self.change(chains=tuple(grown))
             tops = [(old.top, new.top) for old, new in zip(before, grown, strict=True)]
             put_on_top(daemon, self.folder, tops)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SourceLost):
+                # It may do so still, whenever it wakes up. Started anew, it has on top what is noted.
+                daemon.kill()
             if daemon.is_running:  # else the next start opens them, empty
                 self.change(chains=before)
                 for chain in grown:

@@ -36,6 +36,7 @@ class StorageDaemon:
         self._process = process
         self._socket = socket.socket(socket.AF_UNIX)
         self._buffer = b""
+        self._asked = 0
 
     @classmethod
     def start(cls, folder: Path) -> Self:
@@ -100,22 +101,28 @@ class StorageDaemon:
     def ask(self, command: str, *, timeout: float = _ANSWER_SECONDS, **arguments: object) -> Any:  # noqa: ANN401 - JSON
         """Give a command and its result; ``node_name`` is written ``node-name``.
 
+        An answer that comes after its time is passed over: it must not be taken for that of a later command.
+
         Raises:
             SourceLost: it does not answer any more.
             NoSpace: a file system is full.
             HotspareError: it refuses.
         """
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
-        request = {"execute": command, "arguments": words} if words else {"execute": command}
+        self._asked += 1
+        request: dict[str, object] = {"execute": command, "id": self._asked}
+        if words:
+            request["arguments"] = words
         try:
             self._socket.settimeout(timeout)
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             while True:
                 answer = self._read()
+                if answer.get("id") != self._asked:
+                    continue  # an event, or what came too late
                 if "return" in answer:
                     return answer["return"]
-                if "error" in answer:
-                    break  # all else are events
+                break
         except (OSError, ValueError) as error:
             raise SourceLost(
                 f"The storage daemon of {self.folder} does not answer {command}: {error}",
