@@ -40,13 +40,15 @@ def test_one_that_hangs_when_a_point_is_made_does_not_put_images_on_top_afterwar
         disk.write(0, b"kept" * 1024)
         disk.flush()
     daemon, before = replica.daemon(), replica.state.chains
-    monkeypatch.setitem(StorageDaemon.ask.__kwdefaults__, "timeout", 0.5)
+    defaults = StorageDaemon.ask.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout", 0.5)
     os.kill(daemon.pid, signal.SIGSTOP)
     with pytest.raises(SourceLost):
         replica.make_point(point("p1"))
     assert not daemon.is_running
     assert replica.points() == []
-    monkeypatch.setitem(StorageDaemon.ask.__kwdefaults__, "timeout", 30.0)
+    monkeypatch.setitem(defaults, "timeout", 30.0)
     with closing(opened(replica, tenure, source, standby, "vda")) as disk:
         found = bytearray(4096)
         disk.read_into(0, memoryview(found))
