@@ -13,7 +13,6 @@ from hotspare.jobs import mover as module
 from hotspare.jobs.orders import Order
 from tests.api.world import PASSWORD, World, get, made_program, post, served
 from tests.cli.images import make_image
-from tests.jobs.daemon import wait_for
 from tests.jobs.test_mover import Bench
 
 MACHINES = ("db", "web")
@@ -130,7 +129,8 @@ def test_pages_make_up_the_whole(working: Working) -> None:
         assert ids == whole
     # They must not keep other tests' jobs from beginning.
     working.bench.work.released = True
-    wait_for(lambda: working.bench.mover.busy == 0)
+    for number in range(4):
+        working.wait(f"job-page-{number}", lambda job: job["state"] == "ok")
     working.bench.work.released = False
 
 

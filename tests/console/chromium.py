@@ -59,7 +59,7 @@ class Visit:
         self.open("/login")
         self.page.get_by_label("Name").fill(name)
         self.page.get_by_label("Password").fill(PASSWORD)
-        self.page.get_by_role("button", name="Log in").click()
+        self.page.get_by_role("button", name="Log in", exact=True).click()
         self.page.get_by_role("button", name="Log out").wait_for()
 
     def grave_findings(self) -> list[str]:

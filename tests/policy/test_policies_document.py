@@ -42,7 +42,7 @@ def test_the_definitions_shown_are_good_and_show_every_field() -> None:
     assert parts_of(policy) <= shown
     found = read_configuration(limits, "docs/policies.md").limits
     assert found is not None
-    assert found.named == {"host qemu:///system": 1}
+    assert found.named == {"host qemu:///system": 1, "pool /srv/slow": 1}
 
 
 @pytest.fixture
