@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,9 +44,9 @@ def _points(both: TwoWriters) -> list[tuple[int, int]]:
 
 
 def test_what_was_written_after_an_answer_is_not_there_without_what_was_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with two_writers(tmp_path, monkeypatch, QUICK) as both:
+    with two_writers(monkeypatch, QUICK) as both:
         before = both.acknowledged
         found = _points(both)
         status = both.status("source")
@@ -60,21 +59,19 @@ def test_what_was_written_after_an_answer_is_not_there_without_what_was_answered
     assert len(set(found)) > POINTS // 2  # it did write meanwhile
 
 
-def test_without_the_pause_that_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_pause_that_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def not_held(_holders: Mapping[str, Holder], _seconds: float) -> Iterator[Hold]:
         yield Hold()
 
     monkeypatch.setattr(maker, "held", not_held)
-    with two_writers(tmp_path, monkeypatch, QUICK) as both:
+    with two_writers(monkeypatch, QUICK) as both:
         found = _points(both)
     assert not all(first >= second >= first - 1 for first, second in found)
 
 
 @pytest.mark.parametrize("what", ["too slow", "mirror", "mark"])
-def test_there_is_no_point_rather_than_half_a_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+def test_there_is_no_point_rather_than_half_a_one(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """The standby takes longer than the machines may stand still; a mirror breaks; it dies between marks."""
     place = Membership(name=GROUP, interval=0.2, pause_limit=0.05 if what == "too slow" else 2.0)
     expected = {
@@ -84,7 +81,7 @@ def test_there_is_no_point_rather_than_half_a_one(
     }[what]
     if what == "mark":
         monkeypatch.setattr(Replica, "mark_point", _dies_at_the_second(Replica.mark_point))
-    with two_writers(tmp_path, monkeypatch, place) as both:
+    with two_writers(monkeypatch, place) as both:
         if what == "mirror":
             monkeypatch.setattr(type(both.runner(0)), "unbroken", _always_another)
         wait_for(lambda: any(words in both.status("source").problem for words in expected))
@@ -103,11 +100,11 @@ def test_there_is_no_point_rather_than_half_a_one(
 
 
 def test_what_a_crash_left_is_each_machines_own_and_all_let_the_same_points_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Replica, "mark_point", _dies_at_the_second(Replica.mark_point, attempts=2))
     place = Membership(name=GROUP, interval=0.2, pause_limit=2.0, retention="last 2")
-    with two_writers(tmp_path, monkeypatch, place) as both:
+    with two_writers(monkeypatch, place) as both:
         wait_for(lambda: half_points(GROUP, points_here(both.standby)))
         half = half_points(GROUP, points_here(both.standby))
         seen: set[str] = set()

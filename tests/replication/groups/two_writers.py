@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -199,8 +200,10 @@ def wait_for(reached: object, seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def two_writers(folder: Path, monkeypatch: pytest.MonkeyPatch, place: Membership) -> Iterator[TwoWriters]:
+def two_writers(monkeypatch: pytest.MonkeyPatch, place: Membership) -> Iterator[TwoWriters]:
     with ExitStack() as stack:
+        # Paths of sockets may not have more than 107 bytes, which those of pytest's folders can have.
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="two-")))
         agents = {}
         for name in ("source", "standby"):
             agent = Agent(
