@@ -68,6 +68,7 @@ def mount_files(
         except BaseException as error:  # noqa: BLE001  # told by the thread that waits
             failure.append(error)
         finally:
+            _ignore_broken_pipes()  # also where it ends after we have given up waiting for that
             served.started.set()
 
     thread = threading.Thread(target=serve, name="mount", daemon=True)
