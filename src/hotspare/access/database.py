@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused
+from hotspare.errors import HotspareError, PermissionRefused
+from hotspare.sqlite import kind_of, transaction
 
 FILE_NAME = "access.sqlite"
 _BUSY_SECONDS = 10.0
@@ -121,14 +122,8 @@ class AccessDatabase:
             if self._connection.in_transaction:
                 yield
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._connection):
                 yield
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
 
     def setting(self, key: str, default: str) -> str:
         """Give what was set by ``set``."""
@@ -167,13 +162,7 @@ class AccessDatabase:
                 hint="Name a folder that this user may write with HOTSPARE_STATE_FOLDER",
             ) from error
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            kind: type[HotspareError] = HotspareError
-            if code == sqlite3.SQLITE_FULL:
-                kind = NoSpace
-            elif code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-                kind = PermissionRefused
-            raise kind(
+            raise kind_of(error)(
                 f"{self.path} cannot be used: {error}",
                 meaning="Restore points are not affected, and every command works without the server",
                 hint="Put it back from a copy",

@@ -18,6 +18,7 @@ from hotspare.catalog.process import is_alive, own_process
 from hotspare.catalog.rows import DayOutcome, Ended, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
+from hotspare.sqlite import transaction
 
 FILE_NAME = "catalog.sqlite"
 
@@ -353,16 +354,8 @@ class Catalog:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                # Where the file system is full, SQLite has rolled back already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with explained(self.path), transaction(self._connection):
+            yield
 
 
 def _stamp(moment: datetime) -> str:

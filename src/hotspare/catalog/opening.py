@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hotspare.catalog.schema import VERSION, migrate, version_of
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused
+from hotspare.sqlite import kind_of, primary_code
 
 _BUSY_SECONDS = 10.0
 
@@ -74,14 +75,9 @@ def _refuse_damaged(connection: sqlite3.Connection) -> None:
         raise error
 
 
-def _primary_code(error: sqlite3.Error) -> int:
-    # The low byte is the primary result code: https://www.sqlite.org/rescode.html
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error says that the file is damaged."""
-    return _primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def set_aside(path: Path) -> Path:
@@ -101,13 +97,13 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = _primary_code(error)
+        kind = kind_of(error)
         hint = "Name another state folder with state_folder or HOTSPARE_STATE_FOLDER"
-        if code == sqlite3.SQLITE_FULL:
+        if kind is NoSpace:
             raise NoSpace(
                 f"There is no space for the catalog {path}", hint=f"Free some, or: {hint}"
             ) from error
-        if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        if kind is PermissionRefused:
             raise PermissionRefused(f"The catalog {path} cannot be opened for writing", hint=hint) from error
         raise HotspareError(
             f"The catalog {path} cannot be used: {error}",

@@ -5,6 +5,8 @@
 
 import sqlite3
 
+from hotspare.sqlite import transaction
+
 MIGRATIONS = (
     """
     CREATE TABLE points (
@@ -72,14 +74,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a database to ``VERSION``, in one transaction; another process may try the same at once."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for step in MIGRATIONS[version_of(connection) :]:
             for statement in step.split(";"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

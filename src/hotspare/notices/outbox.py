@@ -17,9 +17,10 @@ from typing import Literal, Self
 import msgspec
 
 from hotspare.catalog.opening import is_damage, make_folder, set_aside
-from hotspare.errors import HotspareError, NoSpace, PermissionRefused
+from hotspare.errors import HotspareError
 from hotspare.policy.occurrence import Kind, Occurrence
 from hotspare.policy.receiver import Receiver
+from hotspare.sqlite import kind_of, transaction
 
 FILE_NAME = "notices.sqlite"
 NoticeState = Literal["waiting", "sent", "given-up"]
@@ -273,15 +274,8 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with _explained(self.path), transaction(self._connection):
+            yield
 
 
 _FREE = f"state = 'waiting' AND (claimed <= :now OR claimed > :now + {_CLAIMED_SECONDS})"
@@ -348,13 +342,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        kind: type[HotspareError] = HotspareError
-        if code == sqlite3.SQLITE_FULL:
-            kind = NoSpace
-        elif code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-            kind = PermissionRefused
-        raise kind(
+        raise kind_of(error)(
             f"What is to be told cannot be noted in {path}: {error}",
             meaning="Backups and restore points are not affected; nobody is told",
             hint="Free some space, or name another state folder with HOTSPARE_STATE_FOLDER",
