@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,11 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     program = made_program(tmp_path_factory.mktemp("scraped"))
     make_machines(program.folder)
     program.expect("backup", "web")
-    program.expect("policy", "add", "nightly", "--rpo", "26h", "--include", "web")
+    # By a calendar: by its RPO alone it would be due at once, and give another point at some moment.
+    far = datetime.now(UTC) + timedelta(days=180)
+    program.expect(
+        "policy", "add", "nightly", "--rpo", "26h", "--include", "web", "--when", f"*-{far:%m-%d} 02:00"
+    )
     program.expect("repo", "check")
     (program.folder / "policies/notices.yaml").write_text("oncall:\n  url_variable: ONCALL\n")
     assert program.run("watchdog", "--once", "--space", "0").status == 38  # "guest" has no policy

@@ -129,11 +129,11 @@ def test_one_that_never_answers_holds_up_no_other(http: HttpReceiver, outbox: Ou
     outbox.note([seen()], receivers)
     with silent_receiver() as url:
         began = time.monotonic()
-        done = deliver(outbox, receivers, {"ONCALL": http.url, "SLOW": url}, patience=1.0)
-        assert time.monotonic() - began < 3.0
+        done = deliver(outbox, receivers, {"ONCALL": http.url, "SLOW": url}, patience=5.0)
+        assert time.monotonic() - began < 10.0
     assert {one.receiver: one.error for one in done} == {
         "oncall": None,
-        "slow": "no answer within 1 seconds",
+        "slow": "no answer within 5 seconds",
     }
     assert len(http.got) == 1
     assert {one.receiver: one.state for one in outbox.log(2)} == {"oncall": "sent", "slow": "waiting"}
