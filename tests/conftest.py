@@ -8,19 +8,26 @@ import pytest
 from hotspare.repository.keys import slot
 from lab import DiskSpec, LabGuest, ensure_host, sweep
 from lab.image import guest_image
+from tests.long_files import LONG_FILES
 
 _MIB = 1024 * 1024
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests on real virtual machines a second try, which the summary shows.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give tests on real virtual machines a second try, which the summary shows; long files go first.
 
     Guests under emulation share two cores with other tests: now and then one is not up in time. All other
     tests have one try.
+
+    A file is done by one process. A long one that is begun late has the other processes wait for it with
+    nothing to do.
     """
     for item in items:
         if item.get_closest_marker("lab"):
             item.add_marker(pytest.mark.flaky(reruns=1))
+    if hasattr(config, "workerinput"):  # one of several processes
+        places = {name: place for place, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: places.get(item.location[0].removeprefix("tests/"), len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -135,7 +135,7 @@ with platform.open_snapshot(platform.inspect({module_guest.name!r}), request, Ca
 
     assert done.returncode == -9, done.stderr
     assert list(scratch_folder.glob("dead-*/frozen"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_thawed(module_guest):
         assert time.monotonic() < deadline
         time.sleep(0.2)
