@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hotspare.repository.keys import slot
 from lab import DiskSpec, LabGuest, ensure_host, sweep
@@ -11,6 +12,10 @@ from lab.image import guest_image
 from tests.long_files import LONG_FILES
 
 _MIB = 1024 * 1024
+
+# An example may take as long as it takes on a busy host; a test as a whole has its timeout.
+settings.register_profile("busy host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy host")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
