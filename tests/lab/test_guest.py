@@ -88,6 +88,7 @@ def test_what_was_acknowledged_survives_a_kill(switched: LabGuest) -> None:
     assert int(switched.exec("tail -n 1 /data/journal")) >= acked >= 19
 
 
+@pytest.mark.soak  # the demonstration does so, twice
 def test_a_guest_boots_from_its_own_disk_and_has_more_disks(lab_host: None) -> None:
     disks = [DiskSpec(size=128 * MIB), DiskSpec(size=16 * MIB, format="raw")]
     with LabGuest.create("bootable", kind="disk", disks=disks) as guest:
