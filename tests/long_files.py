@@ -27,7 +27,6 @@ LONG_FILES = (
     "platforms/libvirt/test_libvirt_platform.py",
     "replication/interval/test_machines.py",
     "platforms/libvirt/test_hooks.py",
-    "replication/source/test_kills.py",
     "cli/test_recover.py",
     "replication/failover/test_partitions.py",
     "platforms/libvirt/test_increments.py",

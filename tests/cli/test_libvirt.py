@@ -98,6 +98,7 @@ def test_full_increment_and_a_started_restore(program: Program, guest: LabGuest)
         LabGuest(name).remove()
 
 
+@pytest.mark.soak  # all orders: tests/platforms/libvirt/test_accidents_machine.py
 def test_a_powered_off_machine_and_back_to_increments(
     program: Program, guest: LabGuest, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_killed_backup_is_cleared_away_by_the_next(
     assert_restores_as(program, guest, tmp_path)
 
 
+@pytest.mark.soak  # tests/platforms/libvirt/test_increments.py has it without the command line
 def test_a_machine_that_stops_in_the_middle(program: Program, lab_host: None, tmp_path: Path) -> None:
     with LabGuest.create("stops", disks=[DiskSpec(size=64 * MIB)]) as guest:
         guest.start().wait_ready()

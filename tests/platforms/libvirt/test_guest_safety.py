@@ -101,7 +101,7 @@ def test_an_agent_that_hangs_costs_consistency_not_the_guest(
 ) -> None:
     monkeypatch.setattr("hotspare.platforms.libvirt.quiesce.FREEZE_SECONDS", 1)
     machine = platform.inspect(module_guest.name)
-    hang_agent(module_guest, seconds=20)
+    hang_agent(module_guest, seconds=12)
     with platform.open_snapshot(machine, request("hang"), Cancellation()) as snapshot:
         consistency, warnings = snapshot.consistency, snapshot.warnings
 

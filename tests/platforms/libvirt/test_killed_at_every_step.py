@@ -108,6 +108,7 @@ def test_killed_while_the_machine_runs(
     assert not any(scratch_folder.glob("*-*")), "scratch files are cleared away"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("step", STEPS_OFF)
 def test_killed_while_the_machine_is_off(
     machine: BareMachine,

@@ -71,6 +71,7 @@ def test_a_short_break_of_the_link_is_waited_for(machine: Mirrored) -> None:
     machine.check_replica_alive()
 
 
+@pytest.mark.soak
 def test_a_storage_daemon_that_is_killed_is_started_again(machine: Mirrored) -> None:
     kill_storage_daemon(machine)
     _gap, written = machine.longest_gap(4)
@@ -114,6 +115,7 @@ def small_standby(machine: Mirrored) -> Iterator[Path]:
     machine.protect("--every", "5s")
 
 
+@pytest.mark.soak
 def test_a_full_standby_lets_the_guest_go_on(machine: Mirrored, small_standby: Path) -> None:
     host = machine.standby.host
     host.run("sh", "-c", f"head -c 100m /dev/zero >{small_standby}/filler || true")
@@ -137,6 +139,7 @@ def test_a_standby_that_fills_up_at_once_lets_the_guest_go_on(machine: Mirrored,
     machine.wait_protected()
 
 
+@pytest.mark.soak
 def test_both_hosts_can_be_lost_at_once(machine: Mirrored) -> None:
     hosts: Hosts = machine.hosts
     time.sleep(1)
