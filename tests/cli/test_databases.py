@@ -135,24 +135,26 @@ def test_postgresql_comes_back_with_all_that_it_acknowledged(
 def test_mariadb_comes_back_with_all_that_it_acknowledged(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with database_guest("mariadb") as guest:
-        with backed_up_and_restored(program, guest, "mariadb", monkeypatch) as (restored, acked):
+    with (
+        database_guest("mariadb") as guest,
+        backed_up_and_restored(program, guest, "mariadb", monkeypatch) as (restored, acked),
+    ):
 
-            def ask(query: str) -> str:
-                return restored.exec(f'mariadb -BN lab -e "{query}"')
+        def ask(query: str) -> str:
+            return restored.exec(f'mariadb -BN lab -e "{query}"')
 
-            count, newest = map(int, ask("SELECT COUNT(*), MAX(n) FROM one").split())
-            halves = ask("SELECT COUNT(*) FROM one LEFT JOIN two USING (n) WHERE two.n IS NULL")
-            plain = int(ask("SELECT COUNT(*) FROM plain"))
+        count, newest = map(int, ask("SELECT COUNT(*), MAX(n) FROM one").split())
+        halves = ask("SELECT COUNT(*) FROM one LEFT JOIN two USING (n) WHERE two.n IS NULL")
+        plain = int(ask("SELECT COUNT(*) FROM plain"))
 
-            assert newest >= acked
-            assert count == newest == int(ask("SELECT COUNT(*) FROM two"))
-            assert halves == "0"
-            # Its row comes after the transaction: at most the last one can be missing.
-            assert plain in {count, count - 1}
-            assert plain >= acked
-            checked = ask("CHECK TABLE one, two, plain EXTENDED").splitlines()
-            assert [line.split("\t")[2:] for line in checked] == [["status", "OK"]] * 3
+        assert newest >= acked
+        assert count == newest == int(ask("SELECT COUNT(*) FROM two"))
+        assert halves == "0"
+        # Its row comes after the transaction: at most the last one can be missing.
+        assert plain in {count, count - 1}
+        assert plain >= acked
+        checked = ask("CHECK TABLE one, two, plain EXTENDED").splitlines()
+        assert [line.split("\t")[2:] for line in checked] == [["status", "OK"]] * 3
 
 
 @pytest.mark.soak  # any hook of a killed run: tests/platforms/libvirt/test_hooks.py
