@@ -32,7 +32,7 @@ def test_a_group_has_points_of_one_instant_and_fails_over_as_one(
 
         writer = Writer(both.db, both.web)
         writer.start()
-        both.wait_points(5, both.source)
+        both.wait_points(8, both.source)
         _agents_are_killed(both, writer)
         writer.stop()
         group = both.group(both.source)
