@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from traceback import print_exception
+from typing import TYPE_CHECKING
 
-from cyclopts import CycloptsError
-
-from hotspare.cli.app import app
+from hotspare import __version__
 from hotspare.cli.elsewhere import Elsewhere, OnServer
-from hotspare.cli.output import error_document, note
+from hotspare.cli.nouns import overview
+from hotspare.cli.output import error_document, note, print_text
 from hotspare.errors import HotspareError, Interrupted, UsageError
 from hotspare.units import MIB
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -52,10 +55,20 @@ def _keep_freed_memory() -> None:
 
 
 def _run(words: list[str]) -> int:
+    if words in ([], ["--help"], ["-h"]):
+        print_text(overview())
+        return 0
+    if words == ["--version"]:
+        print_text(__version__)
+        return 0
+    from cyclopts import CycloptsError  # noqa: PLC0415 - it takes longer to import than all of the above
+
+    from hotspare.cli.app import app  # noqa: PLC0415 - likewise
+
     try:
         app(words, exit_on_error=False, print_error=False)
     except Elsewhere as elsewhere:
-        from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - it takes long to import
+        from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - likewise
 
         return run_elsewhere(elsewhere, words)
     except OnServer as asked:
@@ -76,7 +89,7 @@ def _with_server_last(words: list[str]) -> list[str]:
     return words
 
 
-def _usage_error(error: CycloptsError) -> UsageError:
+def _usage_error(error: "CycloptsError") -> UsageError:
     error.verbose = False
     chain = " ".join(("hotspare", *(error.command_chain or ())))
     return UsageError(str(error).strip(), hint=f'See "{chain} --help"')
