@@ -29,11 +29,10 @@ class DueMachine:
 
 def those_due(fleet: Fleet, policy: Policy, chosen: Sequence[Chosen], now: datetime) -> list[DueMachine]:
     """Give those machines of a policy that are due."""
-    last = fleet.catalog.last_runs_of(policy.name)
     changed_at = fleet.session.policies().changed_at(policy.name)
     found = []
     for one in chosen:
-        run_before = last.get((one.machine.platform, one.machine.name))
+        run_before = fleet.catalog.last_run_of(policy.name, one.machine.platform, one.machine.name)
         since = run_before.started_at if run_before else never_ran_since(policy, changed_at)
         due = due_since(policy, since, now)
         if due is not None:

@@ -75,8 +75,10 @@ class Fleet:
                 self._machines[uri] = self.platform(uri).machines()
             for machine in self._machines[uri]:
                 obstacle = policy.select.obstacle(machine.name, machine.marks.tags)
-                reason = policy.select.reason(machine.name, machine.marks.tags)
-                (others if obstacle else chosen).append(Chosen(machine, obstacle or reason))
+                if obstacle is None:
+                    chosen.append(Chosen(machine, policy.select.reason(machine.name, machine.marks.tags)))
+                else:
+                    others.append(Chosen(machine, obstacle))
         return chosen, others
 
     def selected(self, policy: Policy, reference: str, platform: str | None = None) -> Machine:
