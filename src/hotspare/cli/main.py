@@ -1,6 +1,7 @@
 """Where the command line begins and ends: runs a command and turns errors into words and an exit status."""
 
 import ctypes
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from hotspare.units import MIB
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
+_UNCOLLECTED_MAX = 50_000
+"""Objects that are there more, until Python looks for cycles among them; usually that is 700, and a tenth of
+the time of starting goes into looking at what libraries have just made, to stay."""
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 """Names of mallopt(3), from malloc.h."""
@@ -31,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; None for those of this process.
     """
     _keep_freed_memory()
+    gc.set_threshold(_UNCOLLECTED_MAX)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(_with_server_last(words))
