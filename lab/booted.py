@@ -36,8 +36,6 @@ exec /opt/hotspare/python/bin/{python} \
 class Booted:
     """A host that is up."""
 
-    root: Path
-    """Its files."""
     leader: int
     """Process id, on this host, of its systemd."""
 
@@ -101,10 +99,9 @@ def booted_host(scratch: Path) -> Iterator[Booted]:
             )
         stack.callback(_end, process, group)
         leader = _wait_for(lambda: _leader_of(process.pid), process, log)
-        host = Booted(root, leader)
-        _wait_for(
-            lambda: host.run("systemctl is-active basic.target", check=False) == "active\n", process, log
-        )
+        host = Booted(leader)
+        up = "systemctl is-active --quiet basic.target && echo up"
+        _wait_for(lambda: len(host.run(up, check=False)), process, log)
         yield host
 
 
@@ -173,7 +170,7 @@ def _wait_for(look: Callable[[], int], process: subprocess.Popen[bytes], log: Pa
 
 
 def _leader_of(process: int) -> int:
-    """Give the systemd that a process of systemd-nspawn has begun, after helpers that soon end; 0 for none yet."""
+    """Give the systemd that systemd-nspawn has begun, after helpers that soon end; 0 for none yet."""
     try:
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
         names = {int(child): Path(f"/proc/{child}/comm").read_text().strip() for child in children}

@@ -1,4 +1,4 @@
-"""The units of systemd that we ship, on a host that systemd has booted: hardening, journal, libvirt and all."""
+"""The units of systemd that we ship, on a host that systemd has booted: hardening, journal and all."""
 
 import json
 import os
