@@ -76,9 +76,17 @@ def jobs(host: Booted) -> list[dict[str, Any]]:
     return found
 
 
-def in_place_of_the_server(host: Booted, command: str) -> str:
-    """Run a command under a copy of the server's unit, hardening and all, and give what it printed."""
+def in_place_of_the_server(host: Booted, command: str, credential: str = "") -> str:
+    """Run a command under a copy of the server's unit, hardening and all, and give what it printed.
+
+    Args:
+        host: where.
+        command: whole paths.
+        credential: a line in place of the unit's ``LoadCredential=``.
+    """
     text = host.run("cat /etc/systemd/system/hotspare.service")
+    if credential:
+        text = re.sub(r"(?m)^LoadCredential=.*", credential, text)
     text = re.sub(r"(?m)^ExecStart=.*", f"ExecStart={command}\nStandardOutput=truncate:/opt/said", text)
     text = re.sub(r"(?m)^(Restart|RestartSec)=.*\n", "", text).replace("Type=notify", "Type=oneshot")
     host.write("/etc/systemd/system/once.service", text)
@@ -111,6 +119,13 @@ def test_its_hardening_leaves_it_what_it_needs(host: Booted) -> None:
     assert "file" in in_place_of_the_server(host, "/usr/bin/hotspare files ls web /")
     in_place_of_the_server(host, "/usr/bin/hotspare policy add weekly --when 'Sun 03:00'")
     assert host.run("ls /etc/hotspare/policies") == "nightly.yaml\nweekly.yaml\n"
+
+
+def test_the_passphrase_may_be_encrypted(host: Booted) -> None:
+    encrypt = "systemd-creds encrypt --with-key=host --name=passphrase"
+    host.run(f"cd /etc/hotspare && {encrypt} passphrase passphrase.cred")
+    line = "LoadCredentialEncrypted=passphrase:/etc/hotspare/passphrase.cred"
+    assert "srv/backup" in in_place_of_the_server(host, "/usr/bin/hotspare repo info", line)
 
 
 def test_it_is_started_again_when_it_dies_and_after_a_restart(host: Booted) -> None:
