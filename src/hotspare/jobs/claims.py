@@ -77,6 +77,8 @@ class Claims:
 
     def of(self, jobs: list[str]) -> dict[str, ClaimRow]:
         """Give how runs stand, by job."""
+        if not jobs:
+            return {}
         with self._engine.connect() as connection:
             rows = connection.execute(claims.select().where(claims.c.job.in_(jobs))).mappings().all()
         return {row["job"]: _row(row) for row in rows}

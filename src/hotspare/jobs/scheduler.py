@@ -71,7 +71,7 @@ class Scheduler:
         rows = self._read_wishes(admission, now)
         for grant in admission.grants(now):
             self._submit(admission, grant, rows, now)
-        self._explain(admission, now)
+        self._explain(admission, rows, now)
 
     def begin_anew(self) -> None:
         """Forget all: after a failure, what was decided and not done would count as running for ever."""
@@ -90,7 +90,7 @@ class Scheduler:
         ended = {row.job: row for row in self._claims.ended_unnoted()}
         over = [job for job in self._begun if job not in self._active]
         claims = self._claims.of(over)
-        living = {row.id for row in self._movers.all() if row.state == "alive"}
+        living = {row.id for row in self._movers.all() if row.state == "alive"} if over else set()
         for job in over:
             order, claim = self._begun[job], claims.get(job)
             if claim is None or claim.state != "ended":
@@ -173,10 +173,9 @@ class Scheduler:
         self._begun[row.job] = order
         self._plans.began(due)
 
-    def _explain(self, admission: Admission, now: float) -> None:
-        rows = {row.order.request: row.job for row in self._waiting.all()}
+    def _explain(self, admission: Admission, rows: dict[str, WaitingRow], now: float) -> None:
         reasons = {
-            rows[request.id]: admission.why_waiting(request.id, now)
+            rows[request.id].job: admission.why_waiting(request.id, now)
             for request in admission.waiting
             if request.id in rows
         }
