@@ -152,10 +152,8 @@ def small_scratch(scratch_folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(scratch_folder)], check=True)
 
 
-def test_scratch_running_full_ends_the_backup_not_the_guest(
-    small_scratch: Path, module_guest: LabGuest
-) -> None:
-    guest = module_guest
+def test_scratch_running_full_ends_the_backup_not_the_guest(small_scratch: Path, guest: LabGuest) -> None:
+    # In this order: a machine does not see what is mounted after its start.
     guest.fill("/data/old", 40 * MIB)
     platform = LibvirtPlatform("qemu:///system", scratch_folder=small_scratch, scratch_reserve=24 * MIB)
     machine = platform.inspect(guest.name)
