@@ -5,8 +5,11 @@ mover answers ``Hello``; only then the command is sent, and what it is told. ``S
 conversations of the served store's protocol, when the repository is a folder of the control host: the mover
 numbers them from 1, and a body of no bytes ends one direction.
 
-    control host: Hello, Start, then Secret (when asked), Stream ..., Cancel
-    mover:        Hello, then Ask, Said ..., Stream ..., Ended
+    control host: Hello, Start, then Secret (when asked), Verdict (when asked), Stream ..., Cancel
+    mover:        Hello, then Ask, Begun, Committing, Said ..., Stream ..., Ended
+
+Who may finish a backup is for the control host to say, which may be one of several that carry out the same
+run: the mover stores nothing before ``Begun`` is answered, and publishes nothing before ``Committing`` is.
 """
 
 import msgspec
@@ -14,7 +17,7 @@ import msgspec
 from hotspare.storage.served.frames import FrameDecoder
 
 MAGIC = b"HSMOVE\x00\x01"
-VERSION = 1
+VERSION = 2
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
@@ -40,6 +43,8 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """The folder of the control host that is the repository; None when the mover opens it itself."""
     has_secret: bool = False
     """Whether what opens the repository is set there, so that nobody has to be asked for it."""
+    known_as: str = ""
+    """URI by which the control host knows the platform, which restore points say they are from."""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
@@ -55,6 +60,24 @@ class Secret(msgspec.Struct, frozen=True, array_like=True, tag="secret"):
 
     def __repr__(self) -> str:
         return f"Secret({self.kind!r}, ...)"
+
+
+class Begun(msgspec.Struct, frozen=True, array_like=True, tag="begun"):
+    """A backup begins: may it?"""
+
+    session: str
+    """Id of the session of the repository that it stores under."""
+
+
+class Committing(msgspec.Struct, frozen=True, array_like=True, tag="committing"):
+    """All is stored: may the restore point be published?"""
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True, tag="verdict"):
+    """Whether it may go on."""
+
+    refusal: str = ""
+    """Why it may not; empty when it may."""
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True, tag="said"):
@@ -79,7 +102,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     status: int
 
 
-Message = Hello | Start | Ask | Secret | Said | Stream | Cancel | Ended
+Message = Hello | Start | Ask | Secret | Begun | Committing | Verdict | Said | Stream | Cancel | Ended
 
 _decoder = msgspec.msgpack.Decoder(Message)
 
