@@ -1,6 +1,7 @@
 """Machines of another host by policy: selected, backed up there, stopped, lost on the way, tried again."""
 
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -64,6 +65,17 @@ def test_a_policy_of_two_hosts_one_of_which_goes_away(
     again = program.expect("policy", "run", "nightly", "-o", "json").document()
     assert {one["mode"] for one in again["results"] if one["machine"] == guest.name} == {"increment"}
 
+    (sample,) = program.expect(
+        "load", "sample", "--platform", there, "--seconds", "0.5", "-o", "json"
+    ).document()["samples"]
+    assert (sample["platform"], sample["disk"] >= 0) == (there, True)
+    limits = program.folder / "policies" / "limits.yaml"
+    limits.write_text(f"named: {{'host {there}': 0}}\n")
+    limited = program.expect("policy", "run", "nightly", "-o", "json")
+    assert [one["machine"] for one in limited.document()["results"]] == ["here"]
+    assert f"host {there} has 0 of 0 runs" in limited.err
+    limits.unlink()
+
     any_sshd.stop()
     try:
         silent = program.run("policy", "run", "nightly", "-o", "json")
@@ -81,8 +93,9 @@ def test_jobs_on_another_host_are_seen_stopped_and_lost(
     served: Site, remote: Remote, guest: LabGuest, any_sshd: Sshd
 ) -> None:
     served.policy("nightly", both(remote, guest, SLOWLY))
-    guest.write_random("/data/much", 12 * MIB)
-    served.start().wait_ready()
+    guest.write_random("/data/much", 8 * MIB)
+    server = served.start()
+    server.wait_ready()
     first = ask(served, remote, guest)
     served.job(id=first, state="running", phase="transfer")
     wait_for(lambda: "vda" in [disk["name"] for disk in served.job(id=first)["disks"]], served.describe)
@@ -99,8 +112,12 @@ def test_jobs_on_another_host_are_seen_stopped_and_lost(
     assert eventually(lambda: leftovers(remote, guest) == [])
     assert served.points() == []
 
-    served.policy("nightly", both(remote, guest))
     third = ask(served, remote, guest)
+    served.job(id=third, state="running", phase="transfer")
+    server.signal(signal.SIGKILL)
+    server.process.wait()
+    served.start().wait_ready()
     done = served.job(id=third, state="ok")
+    assert done["attempt"] == 2
     assert [one["id"] for one in served.points()] == [done["point"]]
     assert served.outcomes().count("failed") == 1

@@ -140,6 +140,29 @@ def test_a_mover_ends_without_a_command() -> None:
     assert b"does not keep to the protocol" in noise.stderr
 
 
+UNHEARD = """
+import sys, time
+from hotspare.mover import host
+host.SILENT_SECONDS = 1.0
+host.serve_control(0, 1, lambda start, control: time.sleep(60) or 0)
+"""
+
+
+def test_a_control_host_that_falls_silent_is_taken_for_lost() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNHEARD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(MAGIC + encode_head(Hello(VERSION, "1")) + encode_head(START))
+        process.stdin.flush()  # and the pipe stays open
+        said = process.stdout.read()
+    # It was interrupted: at its end by itself it would have said so.
+    assert process.returncode == 0
+    assert b"hello" in said
+    assert b"ended" not in said
+
+
 def test_a_secret_is_not_shown() -> None:
     assert "hush" not in repr(Secret("passphrase", b"hush"))
 

@@ -16,8 +16,10 @@ from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted, PlatformUnavailable, UsageError
 from hotspare.mover.wire import (
+    ALIVE_SECONDS,
     MAGIC,
     VERSION,
+    Alive,
     Ask,
     Begun,
     Cancel,
@@ -80,11 +82,14 @@ class Mover:
         """By number of a stream: the descriptor that leads to the thread which serves it."""
         self._servers: list[threading.Thread] = []
         self._greeted = False
+        self._left = threading.Event()
+        self._heart = threading.Thread(target=self._keep_alive, name="mover-alive", daemon=True)
 
     def __enter__(self) -> "Mover":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         with self._sending:
             self._transport.close_sending()
         for inlet in self._inlets.values():
@@ -171,13 +176,20 @@ class Mover:
     def _take(self, frame: Frame[Message], start: Start) -> None:
         match frame.message:
             case Hello():
+                if self._greeted:
+                    raise ProtocolError("a second greeting")
                 self._check_version(frame.message)
                 self._greeted = True
                 self._send(start)
+                self._heart.start()
             case Stream():
                 self._serve(frame.message.id, frame.body, start.served)
             case _:
                 raise ProtocolError("a message that only the control host sends")
+
+    def _keep_alive(self) -> None:
+        while not self._left.wait(ALIVE_SECONDS):
+            self._send(Alive())
 
     def _check_version(self, hello: Hello) -> None:
         if hello.version != VERSION:

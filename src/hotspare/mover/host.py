@@ -7,6 +7,7 @@ and cleans up, and nobody hears what it says.
 import io
 import os
 import queue
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ from hotspare import __version__
 from hotspare.errors import ConfigError, HotspareError, Interrupted, RunExpelled, StorageError
 from hotspare.mover.wire import (
     MAGIC,
+    SILENT_SECONDS,
     VERSION,
+    Alive,
     Ask,
     Begun,
     Cancel,
@@ -114,11 +117,14 @@ class ControlHost:
                     view = view[os.write(self._sink, view) :]
 
     def frames(self) -> Iterator[Frame[Message]]:
-        """Yield what is said. Raises ``ProtocolError``."""
+        """Yield what is said, until the connection ends or is silent. Raises ``ProtocolError``."""
         with self._sending, suppress(OSError):
             os.write(self._sink, MAGIC)
         decoder = frame_decoder()
-        while data := os.read(self._source, READ_SIZE):
+        while select.select([self._source], [], [], SILENT_SECONDS)[0]:
+            data = os.read(self._source, READ_SIZE)
+            if not data:
+                return
             yield from decoder.feed(data)
 
     def listen(self, frames: Iterator[Frame[Message]]) -> None:
@@ -135,6 +141,8 @@ class ControlHost:
                             stream = self._streams.get(frame.message.id)
                         if stream is not None:
                             stream.arrived.put(frame.body)
+                    case Alive():
+                        pass
                     case Cancel():
                         os.kill(os.getpid(), signal.SIGINT)
                     case _:
