@@ -107,7 +107,7 @@ def assert_released_after_kill(program: Program, guest: LabGuest, hook: str) -> 
     held = guest.acked()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_for_acknowledgement(guest, held + 50)
+    wait_for_acknowledgement(guest, held + 15)
 
 
 def test_postgresql_comes_back_with_all_that_it_acknowledged(

@@ -82,7 +82,7 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: 
     guest = LabGuest.create("cut", host=hosts.source)
     copy = LabGuest(guest.name, host=hosts.standby)
     guest.start().wait_ready()
-    guest.write_random("/data/ballast", 6 * 2**20)
+    guest.fill("/data/ballast", 6 * 2**20)
     trio.protect(guest)
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
@@ -123,7 +123,7 @@ def _comes_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
     hosts = trio.hosts
     hosts.mend_all()
     wait_until(lambda: not guest.running, "the old guest is ended")
-    copy.write_random("/data/new", 2**19)
+    copy.fill("/data/new", 2**19)
     with trio.asking(hosts.standby) as asked:
         asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
     wait_until(lambda: trio.phase(hosts.standby, guest.name) is Phase.PROTECTED, "it is protected again")

@@ -88,7 +88,7 @@ def test_a_storage_daemon_that_hangs_does_not_hang_the_guest(machine: Mirrored) 
     machine.check_replica_alive()
 
 
-@pytest.mark.parametrize("side", ["source", "standby"])
+@pytest.mark.parametrize("side", ["source", pytest.param("standby", marks=pytest.mark.soak)])
 def test_an_agent_that_is_killed_leaves_the_mirror_at_work(machine: Mirrored, side: str) -> None:
     agent: HostAgent = getattr(machine, side)
     agent.kill()
@@ -125,6 +125,7 @@ def test_a_full_standby_lets_the_guest_go_on(machine: Mirrored, small_standby: P
     machine.wait_protected()
 
 
+@pytest.mark.soak
 def test_a_standby_that_fills_up_at_once_lets_the_guest_go_on(machine: Mirrored, small_standby: Path) -> None:
     host = machine.standby.host
     host.run("sh", "-c", f"head -c 50m /dev/zero >{small_standby}/filler || true")
