@@ -98,6 +98,7 @@ def test_full_increment_and_a_started_restore(program: Program, guest: LabGuest)
         LabGuest(name).remove()
 
 
+@pytest.mark.soak  # all orders: tests/platforms/libvirt/test_accidents_machine.py
 def test_a_powered_off_machine_and_back_to_increments(
     program: Program, guest: LabGuest, tmp_path: Path
 ) -> None:
@@ -114,12 +115,14 @@ def test_a_powered_off_machine_and_back_to_increments(
     assert_restores_as(program, guest, tmp_path)
 
 
-@pytest.mark.parametrize("seconds", [0.7, pytest.param(1.3, marks=pytest.mark.soak)])
-def test_ctrl_c_leaves_the_guest_as_it_was(program: Program, module_guest: LabGuest, seconds: float) -> None:
+@pytest.mark.parametrize("event", ["progress", pytest.param("disk-started", marks=pytest.mark.soak)])
+def test_ctrl_c_leaves_the_guest_as_it_was(program: Program, module_guest: LabGuest, event: str) -> None:
     guest = module_guest
     guest.fill("/data/much", 10 * MIB)
-    process = program.start("backup", guest.name, "--read-limit", "4MiB/s")
-    time.sleep(seconds)
+    process = program.start("backup", guest.name, "--read-limit", "2MiB/s", "--progress", "jsonl")
+    assert process.stderr is not None
+    while f'"{event}"' not in process.stderr.readline():
+        assert process.poll() is None
     done = interrupt(process)
 
     assert done.status in {0, 130}, done.err
@@ -151,6 +154,7 @@ def test_a_killed_backup_is_cleared_away_by_the_next(
     assert_restores_as(program, guest, tmp_path)
 
 
+@pytest.mark.soak  # tests/platforms/libvirt/test_increments.py has it without the command line
 def test_a_machine_that_stops_in_the_middle(program: Program, lab_host: None, tmp_path: Path) -> None:
     with LabGuest.create("stops", disks=[DiskSpec(size=64 * MIB)]) as guest:
         guest.start().wait_ready()

@@ -70,6 +70,7 @@ def test_data_survive_an_orderly_shutdown(switched: LabGuest) -> None:
     assert not switched.running
 
 
+@pytest.mark.soak
 def test_reboot_comes_back_in_the_same_qemu(switched: LabGuest) -> None:
     switched.exec("touch /run/gone-after-reboot /data/there-after-reboot")
     before = switched.domain.ID()
@@ -78,6 +79,7 @@ def test_reboot_comes_back_in_the_same_qemu(switched: LabGuest) -> None:
     assert switched.exec("ls /run/gone* /data/there* 2>/dev/null || true") == "/data/there-after-reboot"
 
 
+@pytest.mark.soak
 def test_what_was_acknowledged_survives_a_kill(switched: LabGuest) -> None:
     switched.start_workload("/data/journal")
     switched.exec("while [ $(tail -n 1 /data/journal || echo 0) -lt 20 ]; do usleep 20000; done")
@@ -88,6 +90,7 @@ def test_what_was_acknowledged_survives_a_kill(switched: LabGuest) -> None:
     assert int(switched.exec("tail -n 1 /data/journal")) >= acked >= 19
 
 
+@pytest.mark.soak  # the demonstration does so, twice
 def test_a_guest_boots_from_its_own_disk_and_has_more_disks(lab_host: None) -> None:
     disks = [DiskSpec(size=128 * MIB), DiskSpec(size=16 * MIB, format="raw")]
     with LabGuest.create("bootable", kind="disk", disks=disks) as guest:

@@ -148,7 +148,7 @@ class _Queue:
             MachineNotFound: there are none, and the policy was to run whether due or not.
         """
         silent: dict[str, HotspareError] = {}
-        chosen, _ = self.fleet.machines_of(policy, silent)
+        chosen = self.fleet.machines_of(policy, silent)
         if not chosen and not silent and not self.due:
             raise MachineNotFound(
                 f"{policy.name} selects no machine of {', '.join(self.fleet.platforms_of(policy))}",

@@ -136,7 +136,7 @@ class ServerPlans:
     def _due_by(self, policy: Policy, now: datetime) -> list[Due]:
         fleet = self._opened()
         silent: dict[str, HotspareError] = {}
-        chosen, _ = fleet.machines_of(policy, silent)
+        chosen = fleet.machines_of(policy, silent)
         for uri, error in silent.items():
             self._say(f"Machines of {uri} are left out for now", error)
         found = []

@@ -174,7 +174,7 @@ def run(request: Request, policy: PolicyName, server: ServerHere, caller: Caller
     known = server.estate.policies().get(policy)
     with server.estate.fleet() as fleet:
         silent: dict[str, HotspareError] = {}
-        chosen, _ = fleet.machines_of(known, silent)
+        chosen = fleet.machines_of(known, silent)
     if not chosen and silent:
         raise next(iter(silent.values()))
     if not chosen:

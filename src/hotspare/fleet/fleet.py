@@ -1,6 +1,6 @@
 """What a policy meets on this host: its platforms, their machines, its repository, and how machines stand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,44 +89,51 @@ class Fleet:
         uris = policy.select.platforms or (self.session.settings.platform,)
         return tuple(dict.fromkeys(plain_uri(uri) for uri in uris))
 
-    def machines_of(
-        self, policy: Policy, silent: dict[str, HotspareError] | None = None
-    ) -> tuple[list[Chosen], list[Chosen]]:
-        """Give the machines that a policy selects, and the others of its platforms, each with the reason.
+    def machines_of(self, policy: Policy, silent: dict[str, HotspareError] | None = None) -> list[Chosen]:
+        """Give the machines that a policy selects, each with the reason.
 
         Args:
             policy: see there.
             silent: takes down the platforms that do not answer, by their URIs, each with the reason; their
-                machines are not among either then. Without it, all have to answer.
+                machines are not among these then. Without it, all have to answer.
 
         Raises:
             PlatformUnavailable: one of its platforms does not answer.
         """
-        chosen: list[Chosen] = []
-        others: list[Chosen] = []
+        return [
+            Chosen(machine, policy.select.reason(machine.name, machine.marks.tags))
+            for machine, obstacle in self._judged(policy, silent)
+            if obstacle is None
+        ]
+
+    def others_of(self, policy: Policy, silent: dict[str, HotspareError] | None = None) -> list[Chosen]:
+        """Give the other machines of its platforms, each with the reason; as ``machines_of`` else."""
+        return [Chosen(machine, obstacle) for machine, obstacle in self._judged(policy, silent) if obstacle]
+
+    def _judged(
+        self, policy: Policy, silent: dict[str, HotspareError] | None
+    ) -> Iterator[tuple[Machine, str | None]]:
         uris = self.platforms_of(policy)
-        self._ask(uris)
+        self._ask([uri for uri in uris if uri not in self._machines and uri not in self._silent])
         for uri in uris:
             if uri in self._silent:
                 if silent is None:
                     raise self._silent[uri]
                 silent[uri] = self._silent[uri]
             for machine in self._machines.get(uri, ()):
-                obstacle = policy.select.obstacle(machine.name, machine.marks.tags)
-                reason = policy.select.reason(machine.name, machine.marks.tags)
-                (others if obstacle else chosen).append(Chosen(machine, obstacle or reason))
-        return chosen, others
+                yield machine, policy.select.obstacle(machine.name, machine.marks.tags)
 
     def _ask(self, uris: Sequence[str]) -> None:
-        """Ask those platforms for their machines that were not asked yet, all at once: some take seconds."""
+        """Ask platforms for their machines, all at once: some take seconds."""
         hosts: dict[str, Host] = {}
         for uri in uris:
-            if uri not in self._machines and uri not in self._silent:
-                try:
-                    hosts[uri] = self.host(uri)
-                except HotspareError as error:
-                    self._silent[uri] = error
-        with ThreadPoolExecutor(min(_ASKED_AT_ONCE, max(1, len(hosts))), "host") as asking:
+            try:
+                hosts[uri] = self.host(uri)
+            except HotspareError as error:
+                self._silent[uri] = error
+        if not hosts:
+            return
+        with ThreadPoolExecutor(min(_ASKED_AT_ONCE, len(hosts)), "host") as asking:
             asked = {uri: asking.submit(host.machines) for uri, host in hosts.items()}
         for uri, answer in asked.items():
             try:
@@ -146,7 +153,7 @@ class Fleet:
         silent: dict[str, HotspareError] = {}
         found = [
             one.machine
-            for one in self.machines_of(policy, silent)[0]
+            for one in self.machines_of(policy, silent)
             if reference in {one.machine.name, one.machine.id} and wanted in {None, one.machine.platform}
         ]
         if not found and (reasons := [error for uri, error in silent.items() if wanted in {None, uri}]):

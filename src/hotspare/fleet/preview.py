@@ -55,7 +55,7 @@ def look(
         HotspareError: its repository cannot be opened.
     """
     silent: dict[str, HotspareError] = {}
-    chosen, others = fleet.machines_of(policy, silent)
+    chosen, others = fleet.machines_of(policy, silent), fleet.others_of(policy, silent)
     if silent and not (chosen or others):
         raise next(iter(silent.values()))
     url = fleet.repository(policy).backend.url if retention else (fleet.repository_url(policy) or "")

@@ -100,7 +100,7 @@ def serve(
 
 def _wait(cancellation: Cancellation, given_up: threading.Event) -> None:
     while not (cancellation.requested or given_up.is_set()):
-        time.sleep(0.2)
+        cancellation.pause(_TICK_SECONDS)
 
 
 def _schedule(
@@ -117,14 +117,11 @@ def _schedule(
 
     queue = JobQueue(url)
     scheduler = Scheduler(mover, plans, Movers(engine), Claims(engine), queue, Waiting(engine))
-    next_tick = 0.0
     try:
         while not (cancellation.requested or given_up.is_set()):
-            if time.monotonic() >= next_tick:
-                if _tick(scheduler):
-                    on_look()
-                next_tick = time.monotonic() + _TICK_SECONDS
-            time.sleep(0.1)
+            if _tick(scheduler):
+                on_look()
+            cancellation.pause(_TICK_SECONDS)
     finally:
         queue.close()
 

@@ -35,6 +35,7 @@ def is_thawed(guest: LabGuest) -> bool:
     return True
 
 
+@pytest.mark.soak  # tests/cli/test_libvirt.py does so by the command line
 def test_full_and_increment_of_a_real_guest(
     platform: LibvirtPlatform, guest: LabGuest, tmp_path: Path
 ) -> None:
@@ -100,7 +101,7 @@ def test_an_agent_that_hangs_costs_consistency_not_the_guest(
 ) -> None:
     monkeypatch.setattr("hotspare.platforms.libvirt.quiesce.FREEZE_SECONDS", 1)
     machine = platform.inspect(module_guest.name)
-    hang_agent(module_guest, seconds=20)
+    hang_agent(module_guest, seconds=12)
     with platform.open_snapshot(machine, request("hang"), Cancellation()) as snapshot:
         consistency, warnings = snapshot.consistency, snapshot.warnings
 
@@ -151,7 +152,10 @@ def small_scratch(scratch_folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(scratch_folder)], check=True)
 
 
-def test_scratch_running_full_ends_the_backup_not_the_guest(small_scratch: Path, guest: LabGuest) -> None:
+def test_scratch_running_full_ends_the_backup_not_the_guest(
+    small_scratch: Path, module_guest: LabGuest
+) -> None:
+    guest = module_guest
     guest.fill("/data/old", 40 * MIB)
     platform = LibvirtPlatform("qemu:///system", scratch_folder=small_scratch, scratch_reserve=24 * MIB)
     machine = platform.inspect(guest.name)
