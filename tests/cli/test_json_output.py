@@ -134,6 +134,7 @@ def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> N
     use("config", "diff", changed)
     use("config", "apply", changed)
     use("load", "windows")
+    use("mover", "host")
     use("policy", "remove", "nothing", "--yes")
     for words in (["backup"], ["list"], ["show"], ["rebuild", "--dry-run"]):
         use("self", *words)

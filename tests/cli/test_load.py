@@ -36,7 +36,7 @@ class ScriptedHost:
 def program(program: Program, monkeypatch: pytest.MonkeyPatch) -> Program:
     make_image(program.folder / "images" / "web.raw", MIB, data=MIB)
     program.expect("repo", "create")
-    monkeypatch.setattr(load, "_QUICK_SECONDS", 0.01)
+    monkeypatch.setattr(load, "QUICK_SECONDS", 0.01)
     (program.folder / "policies").mkdir()
     (program.folder / "policies" / "all.yaml").write_text("schedule: {when: ['*:*']}\n")
     catalog = Catalog.open(program.folder / "state", pytest.fail)

@@ -207,9 +207,24 @@ def test_nothing_to_do_is_said(program: Program) -> None:
     assert done.status == 21
     assert "selects no machine" in done.err
     program.expect("policy", "add", "far", "--platform", "qemu+ssh://other/system")
-    far = program.run("policy", "run", "far")
-    assert far.status == 2
-    assert "is on another host" in far.err
+    far = program.run("policy", "run", "far", HOTSPARE_SSH_COMMAND="/bin/false")
+    assert far.status == 20
+    assert "qemu+ssh://other/system" in far.err
+
+
+def test_links_are_crossed_by_what_lies_on_one_side_of_them(program: Program) -> None:
+    program.expect("policy", "add", "all", "--include", "web*")
+    limits = program.folder / "policies" / "limits.yaml"
+    limits.write_text("links: {lan: {repositories: ['file://*'], bandwidth: 64MiB/s}}\n")
+    plan = program.expect("policy", "run", "all", "--dry-run", "-o", "json").document()["machines"]
+    assert ["link lan" in one["takes"] for one in plan] == [True, True]
+    assert [one["upload_limit"] for one in plan] == [16 * MIB] * 2
+    assert "over lan, at 16" in program.expect("policy", "run", "all", "--dry-run").out
+    assert outcomes(program, "all") == [("web1", "ok"), ("web2", "ok")]
+    exported = program.expect("config", "export", "-o", "json").document()["limits"]["links"]
+    assert exported == {"lan": {"hosts": [], "repositories": ["file://*"], "bandwidth": "64MiB/s"}}
+    limits.write_text(limits.read_text() + "named: {link lan: 0}\n")
+    assert program.expect("policy", "run", "all").err.count("link lan has 0 of 0 runs") == 2
 
 
 def test_a_mistake_in_one_policy_keeps_no_other_from_its_backups(program: Program) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from hotspare.errors import HotspareError
+from hotspare.errors import HotspareError, PlatformUnavailable
 from hotspare.jobs import scheduler as module
 from hotspare.jobs.claims import Claims
 from hotspare.jobs.database import open_database
@@ -65,11 +65,14 @@ class ScriptedPlans:
         self.limits = Limits(host=2)
         self.now_due: list[Due] = []
         self.told: list[tuple[str, str]] = []
+        self.silent = False
 
     def due(self, now: float) -> Sequence[Due]:
         return self.now_due
 
     def asked_for(self, order: Order, now: float) -> Due | None:
+        if self.silent:
+            raise PlatformUnavailable("host2 does not answer")
         return due_of(order.machine, order.policy) if order.policy == "nightly" else None
 
     def latency(self) -> Sequence[tuple[str, float]]:
@@ -189,6 +192,15 @@ def test_what_somebody_asks_for_begins_though_it_is_not_due(bench: Bench) -> Non
     bench.waiting.ask(order_of("b", "gone"))
     assert bench.tick() == ["a"]
     assert bench.waiting.all() == []
+
+
+def test_what_somebody_asks_for_waits_for_a_platform_that_does_not_answer(bench: Bench) -> None:
+    bench.plans.silent = True
+    bench.waiting.ask(order_of("a"))
+    assert bench.tick() == []
+    assert [row.because for row in bench.waiting.all()] == ["host2 does not answer"]
+    bench.plans.silent = False
+    assert bench.tick() == ["a"]
 
 
 def test_what_waits_can_be_dropped_and_put_first(bench: Bench) -> None:

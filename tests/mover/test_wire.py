@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
-from hotspare.errors import HotspareError, UsageError
+from hotspare.errors import HotspareError, Interrupted, RunExpelled, UsageError
 from hotspare.mover.control import Mover, parse_remote_platform
-from hotspare.mover.wire import MAGIC, Cancel, Ended, Hello, Message, Secret, Start
+from hotspare.mover.wire import (
+    MAGIC,
+    VERSION,
+    Begun,
+    Cancel,
+    Committing,
+    Ended,
+    Hello,
+    Message,
+    Secret,
+    Start,
+)
 from hotspare.storage.served.frames import encode_head
 from hotspare.storage.served.ssh import SshHost
 from tests.storage.servers import BINARIES
@@ -18,13 +30,16 @@ from tests.storage.servers import BINARIES
 START = Start(("machine", "list"), {}, "none", {}, None)
 
 
-def run_against(tmp_path: Path, script: str) -> int:
+def run_against(
+    tmp_path: Path, script: str, claim: Claim = UNDISPUTED, cancellation: Cancellation | None = None
+) -> int:
     program = tmp_path / "ssh"
     program.write_text(script)
     program.chmod(0o755)
     environment = {**os.environ, "HOTSPARE_SSH_COMMAND": str(program)}
     with Mover("qemu+ssh://host/system", SshHost("host"), environment) as mover:
-        return mover.run(START, lambda: Secret("passphrase", b"hush"), lambda *_: None, Cancellation())
+        secret = Secret("passphrase", b"hush")
+        return mover.run(START, lambda: secret, lambda *_: None, cancellation or Cancellation(), claim)
 
 
 def saying(*messages: Message) -> str:
@@ -45,7 +60,7 @@ def saying(*messages: Message) -> str:
         ("#!/bin/sh\necho Welcome to this host\n", "is not 'hotspare mover'"),
         ("#!/bin/sh\nexit 127\n", "has no program 'hotspare'"),
         ("#!/bin/sh\necho 'Permission denied (publickey).' >&2; exit 255\n", "refused the login"),
-        (saying(Hello(1, "1"), Cancel()), "is not 'hotspare mover'"),
+        (saying(Hello(VERSION, "1"), Cancel()), "is not 'hotspare mover'"),
     ],
 )
 def test_what_is_no_mover_is_named(tmp_path: Path, script: str, words: str) -> None:
@@ -54,11 +69,55 @@ def test_what_is_no_mover_is_named(tmp_path: Path, script: str, words: str) -> N
 
 
 def test_the_exit_status_is_that_of_the_command(tmp_path: Path) -> None:
-    assert run_against(tmp_path, saying(Hello(1, "1"), Ended(21))) == 21
+    assert run_against(tmp_path, saying(Hello(VERSION, "1"), Ended(21))) == 21
+
+
+ASKING = f"""#!{sys.executable}
+import os, sys
+os.write(1, {MAGIC + encode_head(Hello(VERSION, "1"))!r})
+heard = b""
+for question in ({encode_head(Begun("s1"))!r}, {encode_head(Committing())!r}):
+    os.write(1, question)
+    while heard.count(b"verdict") < 1:
+        heard += os.read(0, 4096)
+    if b"another" in heard:
+        os.write(1, {encode_head(Ended(5))!r})
+        sys.exit()
+    heard = b""
+os.write(1, {encode_head(Ended(0))!r})
+"""
+"""A mover that asks whether it may begin, and finish."""
+
+
+class Refusing:
+    """A claim that is lost on the way."""
+
+    def __init__(self) -> None:
+        self.session = ""
+
+    def begun(self, session: str) -> None:
+        self.session = session
+
+    def before_commit(self) -> None:
+        raise RunExpelled("another has it")
+
+
+def test_who_may_finish_a_backup_is_for_the_control_host_to_say(tmp_path: Path) -> None:
+    refusing = Refusing()
+    assert run_against(tmp_path, ASKING, refusing) == 5
+    assert refusing.session == "s1"
+    assert run_against(tmp_path, ASKING) == 0
+
+
+def test_a_connection_that_does_not_come_about_can_be_given_up(tmp_path: Path) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(Interrupted):
+        run_against(tmp_path, "#!/bin/sh\nexec sleep 60\n", cancellation=cancellation)
 
 
 def test_a_mover_that_dies_is_no_success(tmp_path: Path) -> None:
-    words = MAGIC + encode_head(Hello(1, "1"))
+    words = MAGIC + encode_head(Hello(VERSION, "1"))
     script = f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write({words!r})\n"
     with pytest.raises(HotspareError, match="was lost") as caught:
         run_against(tmp_path, script)
@@ -79,6 +138,29 @@ def test_a_mover_ends_without_a_command() -> None:
     )
     assert noise.returncode == 27
     assert b"does not keep to the protocol" in noise.stderr
+
+
+UNHEARD = """
+import sys, time
+from hotspare.mover import host
+host.SILENT_SECONDS = 1.0
+host.serve_control(0, 1, lambda start, control: time.sleep(60) or 0)
+"""
+
+
+def test_a_control_host_that_falls_silent_is_taken_for_lost() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNHEARD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(MAGIC + encode_head(Hello(VERSION, "1")) + encode_head(START))
+        process.stdin.flush()  # and the pipe stays open
+        said = process.stdout.read()
+    # It was interrupted: at its end by itself it would have said so.
+    assert process.returncode == 0
+    assert b"hello" in said
+    assert b"ended" not in said
 
 
 def test_a_secret_is_not_shown() -> None:

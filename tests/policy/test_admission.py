@@ -75,7 +75,7 @@ def test_every_kind_of_limit_holds() -> None:
     for number in range(4):
         taken = resources(host="a", repository=STORE, pools=["ssd" if number < 2 else "disks"])
         admission.ask(asked(f"pool{number}", resources=taken))
-        linked = resources(host="a", repository=STORE, link="wan")
+        linked = resources(host="a", repository=STORE, links=["wan"])
         admission.ask(asked(f"link{number}", resources=linked))
     assert begun(admission) == ["link0", "pool0", "pool2", "pool3"]
 

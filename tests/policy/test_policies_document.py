@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hotspare.policy.document import read_configuration, read_policy
+from hotspare.policy.document import read_limits, read_policy
 from hotspare.policy.planning import timetable
 from hotspare.policy.policy import Policy
 from tests.cli.images import make_image
@@ -40,9 +40,9 @@ def test_the_definitions_shown_are_good_and_show_every_field() -> None:
     assert f"{planned[1].opens.astimezone(policy.zone):%a %d %H:%M}" == "Sun 27 00:00"
     shown = set(re.findall(r"^\s*(\w+):", whole, re.MULTILINE))
     assert parts_of(policy) <= shown
-    found = read_configuration(limits, "docs/policies.md").limits
-    assert found is not None
-    assert found.named == {"host qemu:///system": 1, "pool /srv/slow": 1}
+    found = read_limits(limits, "docs/policies.md")
+    assert found.named == {"host qemu:///system": 1, "pool /srv/slow": 1, "link branch": 1}
+    assert found.links_of("qemu+ssh://root@branch2/system", "file:///srv/backup") == {"branch"}
 
 
 @pytest.fixture

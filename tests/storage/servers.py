@@ -231,6 +231,13 @@ class Sshd(Server):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def drop_connections(self) -> None:
+        """End all connections; what was run over them lives, and finds out."""
+        for pid in _descendants(self.pid):
+            with suppress(ProcessLookupError, FileNotFoundError):
+                if Path(f"/proc/{pid}/comm").read_text().startswith("sshd"):
+                    os.kill(pid, signal.SIGKILL)
+
     def url(self, folder: Path) -> str:
         return f"sftp://root@127.0.0.1:{self.port}{folder}"
 

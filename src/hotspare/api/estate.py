@@ -18,6 +18,7 @@ from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.host import Host
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Machine, Platform
@@ -227,11 +228,18 @@ class Estate:
     def _look_around(self) -> tuple[_Machines, _Problems]:
         found: _Machines = {}
         problems: _Problems = []
-        for uri in self.platforms():
-            try:
-                found[uri] = self.on_platform(uri, lambda platform: platform.machines())
-            except HotspareError as error:
-                problems.append((uri, error))
+        with self._begin() as work:
+            hosts: dict[str, Host] = {}
+            for uri in self.platforms():  # all are begun before the first is waited for
+                try:
+                    hosts[uri] = work.host_at(uri)
+                except HotspareError as error:
+                    problems.append((uri, error))
+            for uri, host in hosts.items():
+                try:
+                    found[uri] = host.machines()
+                except HotspareError as error:
+                    problems.append((uri, error))
         return found, problems
 
     def _with_history(self, machines: _Machines, problems: _Problems) -> Inventory:
@@ -251,6 +259,7 @@ class _WithOpened:
         self.settings = work.settings
         self.catalog = work.catalog
         self.platform_at = work.platform_at
+        self.host_at = work.host_at
         self.policies = work.policies
         self._estate = estate
 

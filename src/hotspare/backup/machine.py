@@ -85,6 +85,9 @@ class BackupOptions:
     """Keep an index of the names of its files with the point."""
     continuous: str = ""
     """Mark the point as one of a continuous backup, by what that keeps; see ``continuous.py``."""
+    known_as: str = ""
+    """URI that the point is to name as its platform; empty for the platform's own. To the host that has this
+    done from elsewhere, ``qemu:///system`` is another host's."""
 
 
 def backup_machine(
@@ -128,7 +131,7 @@ def backup_machine(
         listener(events.PhaseStarted(machine.name, "commit"))
         writer.flush()
         run.check()
-        point = run.point(point_id, started_at, platform.uri, warnings, *content)
+        point = run.point(point_id, started_at, options.known_as or platform.uri, warnings, *content)
         claim.before_commit()
         writer.publish(point)
         snapshot.commit()

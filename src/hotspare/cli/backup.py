@@ -11,7 +11,7 @@ from hotspare.cli import output
 from hotspare.cli.backup_continuous import ONCE, Repetition, back_up_continuously
 from hotspare.cli.backup_options import ANY, USUAL, Manner, Selection
 from hotspare.cli.backup_results import print_results, refuse_failures, results_document
-from hotspare.cli.backup_runs import Backups, WantedMachine
+from hotspare.cli.backup_runs import Backups, EngineHere, WantedMachine
 from hotspare.cli.documents import machine_fields
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
@@ -75,7 +75,8 @@ def backup(
         if manner.dry_run:
             _tell_plan(session, repository, source, wanted, manner.disks)
             return
-        run = Backups(History(session, repository.backend.url), repository, source, manner.for_engine())
+        engine = EngineHere(repository, source, manner.for_engine())
+        run = Backups(History(session, repository.backend.url), engine)
         results = run.of(wanted, session.options.progress_form)
         if session.as_json:
             output.print_document(results_document(results))

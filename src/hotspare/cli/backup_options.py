@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from hotspare.backup.machine import BackupOptions
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.select import MachineChoice
+from hotspare.cli.directed import known_as
 from hotspare.cli.options import Patterns
 from hotspare.cli.quantities import parse_bytes
 from hotspare.platforms.hooks.hook import parse_hook
@@ -106,6 +107,7 @@ class Manner:
             check_tracking=self.check_tracking,
             skip_unused=not self.no_skip_unused,
             index_files=self.index_files,
+            known_as=known_as(),
         )
 
     @property

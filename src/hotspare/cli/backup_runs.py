@@ -3,18 +3,21 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.backup.machine import BackupOptions, backup_machine
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli.backup_results import BackupResult, Outcome, doubts_about
+from hotspare.cli.directed import claim_on_runs
 from hotspare.cli.history import History
 from hotspare.cli.options import ProgressForm
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.telling import EndedBackup, tell_backup
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound, SourceLost
 from hotspare.events import Listener
-from hotspare.platforms.platform import Platform
+from hotspare.platforms.platform import Machine, Platform
+from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 
 
@@ -32,14 +35,57 @@ class WantedMachine:
     """None when they are not known."""
 
 
+class Engine(Protocol):
+    """Who makes restore points of the machines of one platform, in one repository."""
+
+    @property
+    def uri(self) -> str:
+        """Of the platform, as it is known here."""
+        ...
+
+    def inspect(self, reference: str) -> Machine:
+        """Describe a machine. Raises ``MachineNotFound``."""
+        ...
+
+    def back_up(
+        self, reference: str, listener: Listener, cancellation: Cancellation, claim: Claim
+    ) -> RestorePoint:
+        """Make a restore point; see ``backup_machine``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHere:
+    """Fulfils ``Engine`` for a platform of this host."""
+
+    repository: Repository
+    platform: Platform
+    options: BackupOptions
+
+    @property
+    def uri(self) -> str:
+        """See ``Engine``."""
+        return self.platform.uri
+
+    def inspect(self, reference: str) -> Machine:
+        """See ``Engine``."""
+        return self.platform.inspect(reference)
+
+    def back_up(
+        self, reference: str, listener: Listener, cancellation: Cancellation, claim: Claim
+    ) -> RestorePoint:
+        """See ``Engine``."""
+        return backup_machine(
+            self.repository, self.platform, reference, self.options, listener, cancellation, claim
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Backups:
     """Backs up one machine after the other; the failure of one does not stop the others."""
 
     history: History
-    repository: Repository
-    platform: Platform
-    options: BackupOptions
+    engine: Engine
 
     def of(self, wanted: Sequence[WantedMachine], progress: ProgressForm) -> list[BackupResult]:
         """Give one result for each, also for those that an interruption left out."""
@@ -49,7 +95,7 @@ class Backups:
                 if results and results[-1].outcome in {"interrupted", "not-begun"}:
                     results.append(BackupResult(one.name, "not-begun"))
                 else:
-                    results.append(self.one(one, listener, cancellation))
+                    results.append(self.one(one, listener, cancellation, claim_on_runs()))
         return results
 
     def one(
@@ -64,7 +110,7 @@ class Backups:
         if result.outcome in {"ok", "failed"}:
             ended = EndedBackup(
                 machine=wanted.name,
-                platform=self.platform.uri,
+                platform=self.engine.uri,
                 repository=self.history.repository,
                 policy=self.history.policy,
                 tags=wanted.tags,
@@ -80,16 +126,8 @@ class Backups:
         began = time.monotonic()
         run = None
         try:
-            with self.history.run("backup", wanted.name, self.platform.uri) as run:
-                point = backup_machine(
-                    self.repository,
-                    self.platform,
-                    wanted.reference,
-                    self.options,
-                    run.watching(listener),
-                    cancellation,
-                    claim,
-                )
+            with self.history.run("backup", wanted.name, self.engine.uri) as run:
+                point = self.engine.back_up(wanted.reference, run.watching(listener), cancellation, claim)
                 run.point = point.id
         except HotspareError as error:
             return BackupResult(
@@ -118,7 +156,7 @@ class Backups:
             return "interrupted"
         if wanted.listed and isinstance(error, (MachineNotFound, SourceLost)):
             try:
-                self.platform.inspect(wanted.reference)
+                self.engine.inspect(wanted.reference)
             except MachineNotFound:
                 return "vanished"
             except HotspareError:

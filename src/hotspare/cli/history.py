@@ -6,11 +6,13 @@ A catalog that cannot be used never keeps a machine from being backed up or rest
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.rows import PointRow, RunResult
+from hotspare.cli.directed import known_as
 from hotspare.cli.logs import about_run
 from hotspare.cli.output import warn
 from hotspare.errors import HotspareError, Interrupted
@@ -144,7 +146,9 @@ class History:
                 self._catalog.remove_point(self.repository, point.id)
 
     def _row(self, point: RestorePoint, boot: BootRecord | None = None) -> PointRow:
-        return point_row(self.repository, point, boot)
+        row = point_row(self.repository, point, boot)
+        # Points that another host has made here name the platform as that host knows it.
+        return replace(row, platform=self.session.settings.platform) if row.platform == known_as() else row
 
 
 def point_row(repository: str, point: RestorePoint, boot: BootRecord | None) -> PointRow:

@@ -1,8 +1,7 @@
 """``hotspare load``: how busy hosts are, sampled from their platforms, and when backups disturb least."""
 
-import time
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
@@ -12,23 +11,20 @@ from hotspare.catalog.catalog import Catalog
 from hotspare.cli import output
 from hotspare.cli.help import closing, noun
 from hotspare.cli.options import DEFAULTS, Options, Patterns
-from hotspare.cli.output import utc_time
 from hotspare.cli.policy_preview import print_low_peak
 from hotspare.cli.session import Session
+from hotspare.documents.host import load_fields
 from hotspare.errors import PermissionRefused, PlatformUnavailable, UsageError
 from hotspare.fleet.fleet import Fleet
+from hotspare.fleet.host import QUICK_SECONDS, Host
 from hotspare.fleet.preview import low_peak_fields
-from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import plain_uri
-from hotspare.policy.load import LoadSample, sample_between, usual_latency
+from hotspare.policy.load import LoadSample, usual_latency
 from hotspare.policy.local_time import zone_named
 from hotspare.policy.low_peak import LowPeak, learn_low_peak
 from hotspare.units import format_rate
 
 app = noun("load", "Sample how busy hosts are, and see when backups disturb least.")
-
-_QUICK_SECONDS = 3.0
-"""For how long the latency of now is looked at."""
 
 
 @app.command(
@@ -54,9 +50,9 @@ def sample(
         options: See below.
     """
     with Session(options) as session:
-        platforms = [session.platform_at(uri) for uri in platform or (session.settings.platform,)]
+        hosts = [session.host_at(uri) for uri in platform or (session.settings.platform,)]
         catalog = session.catalog()
-        samples = {one.uri: taken for one in platforms if (taken := _take(one, catalog, seconds))}
+        samples = {one.uri: taken for one in hosts if (taken := _take(one, catalog, seconds))}
         if not samples:
             raise UsageError(
                 "None of these platforms counts what its machines use",
@@ -66,7 +62,7 @@ def sample(
         for uri, taken in samples.items():
             catalog.add_load(uri, taken)
         if session.as_json:
-            fields = [_sample_fields(uri, taken) for uri, taken in samples.items()]
+            fields = [{"platform": uri, **load_fields(taken)} for uri, taken in samples.items()]
             output.print_document(output.document("load-sample", samples=fields))
             return
         rows = [
@@ -121,7 +117,7 @@ def latency_ratio(fleet: Fleet, uri: str) -> float | None:
     usual = usual_latency(fleet.catalog.load(uri))
     if not usual:
         return None
-    now = _take(fleet.platform(uri), fleet.catalog, _QUICK_SECONDS)
+    now = fleet.host(uri).load(QUICK_SECONDS)
     return now.latency / usual if now is not None and now.latency is not None else None
 
 
@@ -129,25 +125,9 @@ def _learn(catalog: Catalog, uri: str, zone: ZoneInfo) -> LowPeak:
     return learn_low_peak(catalog.load(uri), zone)
 
 
-def _take(platform: Platform, catalog: Catalog, seconds: float) -> LoadSample | None:
-    """Look at a host twice; None where its platform counts nothing."""
-    before = platform.use(datetime.now(UTC))
-    if before is None:
-        return None
-    busy = bool(catalog.running_backups(platform.uri))
-    time.sleep(seconds)
-    after = platform.use(datetime.now(UTC))
-    busy = busy or bool(catalog.running_backups(platform.uri))
-    return None if after is None else sample_between(before, after, backing_up=busy)
-
-
-def _sample_fields(uri: str, taken: LoadSample) -> dict[str, Any]:
-    return {
-        "platform": uri,
-        "at": utc_time(taken.at),
-        "cpu": round(taken.cpu, 4),
-        "disk": round(taken.disk),
-        "network": round(taken.network),
-        "latency": None if taken.latency is None else round(taken.latency, 6),
-        "backing_up": taken.backing_up,
-    }
+def _take(host: Host, catalog: Catalog, seconds: float) -> LoadSample | None:
+    """Look how busy a host is; None where its platform counts nothing."""
+    busy = bool(catalog.running_backups(host.uri))
+    taken = host.load(seconds)
+    busy = busy or bool(catalog.running_backups(host.uri))
+    return None if taken is None else replace(taken, backing_up=busy)

@@ -2,13 +2,21 @@
 
 import os
 import sys
+from typing import Annotated
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from hotspare.cli import output
 from hotspare.cli.directed import Directions, given
+from hotspare.cli.directing import STORE_VARIABLES
 from hotspare.cli.help import closing, noun
 from hotspare.cli.main import main
 from hotspare.cli.options import DEFAULTS, Options
-from hotspare.cli.run_elsewhere import STORE_VARIABLES
-from hotspare.errors import StorageError, UsageError
+from hotspare.cli.session import Session
+from hotspare.documents.host import HostReport, host_document
+from hotspare.errors import PermissionRefused, PlatformUnavailable, StorageError, UsageError
+from hotspare.fleet.host import ThisHost
 from hotspare.mover.host import ControlHost, serve_control
 from hotspare.mover.wire import Secret, Start
 from hotspare.repository.keys.slot import Credential, KeyFile, Passphrase, RecoveryKey
@@ -42,6 +50,40 @@ def mover(*, options: Options = DEFAULTS) -> None:
         os.close(sink)
 
 
+@app.command(
+    help_epilogue=closing(
+        ["hotspare mover host", "hotspare mover host --seconds 3 -o json"],
+        PlatformUnavailable,
+        PermissionRefused,
+    )
+)
+def host(
+    *,
+    platform: Annotated[str | None, Parameter(show_default=False)] = None,
+    seconds: Annotated[float, Parameter(validator=Number(gte=0, lte=600))] = 0.0,
+    options: Options = DEFAULTS,
+) -> None:
+    """Say which machines this host has, and on which storage pools their disks lie.
+
+    That is what a server asks which backs up machines of this host by policy; nothing is kept of it.
+
+    Args:
+        platform: URI of the platform; else HOTSPARE_PLATFORM, else qemu:///system.
+        seconds: For how long to look how busy it is; 0 does not look.
+        options: See below.
+    """
+    with Session(options, platform=platform) as session:
+        here = ThisHost(session.platform())
+        machines = here.machines()
+        pools = {one.id: here.pools(one) for one in machines}
+        report = HostReport(machines, pools, here.load(seconds) if seconds else None)
+        if session.as_json:
+            output.print_document(host_document(report))
+            return
+        rows = [(one.name, one.state.value, ", ".join(sorted(pools[one.id])) or "-") for one in machines]
+        output.print_table(("MACHINE", "POWER", "POOLS"), rows)
+
+
 app.help_epilogue = closing(
     ["hotspare mover", "hotspare backup web --platform qemu+ssh://root@host/system  # starts it there"],
     StorageError,
@@ -59,6 +101,8 @@ def _run(start: Start, control: ControlHost) -> int:
         credential=lambda: _credential(control.ask_secret()),
         has_credential=start.has_secret,
         open_store=(lambda: control.open_store(url, folder)) if folder is not None else None,
+        known_as=start.known_as,
+        claim=control,
     )
     told = given.set(directions)
     try:

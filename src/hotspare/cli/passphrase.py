@@ -12,8 +12,8 @@ from hotspare.cli.output import warn
 from hotspare.errors import ConfigError, PermissionRefused, TargetExists, UsageError
 from hotspare.repository.keys import KEY_SIZE
 from hotspare.repository.keys.keychest import new_key_file
-from hotspare.repository.keys.slot import KeyFile
-from hotspare.settings import PassphraseSource
+from hotspare.repository.keys.slot import Credential, KeyFile, typed_credential
+from hotspare.settings import PassphraseSource, Settings
 
 _COMMAND_SECONDS = 120
 _WAYS = (
@@ -33,6 +33,16 @@ def existing_passphrase(source: PassphraseSource | None, repository: str) -> str
         return _fetch(source)
     _require_terminal()
     return _not_empty(getpass(f"Passphrase of {repository}: "), "what was typed")
+
+
+def existing_credential(settings: Settings, repository: str) -> Credential:
+    """Get what opens a repository that exists: the key file that is set, else a passphrase.
+
+    Raises as ``read_key_file`` and ``existing_passphrase``.
+    """
+    if settings.key_file is not None:
+        return read_key_file(settings.key_file)
+    return typed_credential(existing_passphrase(settings.passphrase, repository))
 
 
 def new_passphrase(source: PassphraseSource | None, repository: str) -> str:

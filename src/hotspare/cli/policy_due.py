@@ -1,14 +1,14 @@
 """From policies to requests for admission, with what the catalog and the platforms say of the machines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hotspare.cli.quantities import parse_bytes
 from hotspare.fleet.fleet import Chosen, Fleet
-from hotspare.platforms.pools import pools_of
 from hotspare.policy.admission import Request
 from hotspare.policy.calendar import next_of_all
-from hotspare.policy.limits import resources
+from hotspare.policy.limits import Limits, Resource, resources
 from hotspare.policy.planning import due_since, never_ran_since, request_for
 from hotspare.policy.policy import Policy
 
@@ -41,22 +41,37 @@ def those_due(fleet: Fleet, policy: Policy, chosen: Sequence[Chosen], now: datet
     return [DueMachine(one, began, due) for one, began, due in dues if due is not None]
 
 
-def request_of(fleet: Fleet, policy: Policy, chosen: Chosen, mover: str, now: datetime) -> Request:
+def request_of(
+    fleet: Fleet, policy: Policy, chosen: Chosen, limits: Limits, mover: str, now: datetime
+) -> Request:
     """Give what is asked of admission for one machine. Raises what ``Fleet.repository`` does.
 
     Args:
         fleet: its platforms and repositories.
         policy: by which it is to be backed up.
         chosen: the machine.
+        limits: say which links its run crosses.
         mover: name of what carries the run out.
         now: the time.
     """
     machine = chosen.machine
     repository = fleet.repository(policy).backend.url
-    pools = pools_of(machine)
-    taken = resources(host=machine.platform, repository=repository, pools=pools, mover=mover)
+    pools = fleet.host(machine.platform).pools(machine)
+    links = limits.links_of(machine.platform, repository)
+    taken = resources(host=machine.platform, repository=repository, pools=pools, links=links, mover=mover)
     low_peak = fleet.low_peak(policy, machine.platform)
     return request_for(policy, fleet.standing(machine, repository), taken, low_peak, now)
+
+
+def upload_share(limits: Limits, taken: Iterable[Resource]) -> int | None:
+    """Give what a run may send at most, in bytes per second, so that no link is taken more of than is wanted.
+
+    Args:
+        limits: with the bandwidths of links.
+        taken: what the run takes part of.
+    """
+    links = [one.name for one in taken if one.kind == "link" and one.name in limits.links]
+    return min((parse_bytes(rate) // runs for rate, runs in limits.shares(links)), default=None)
 
 
 def missed_times(policy: Policy, machine: DueMachine, now: datetime) -> list[datetime]:

@@ -65,6 +65,8 @@ def _print(found: Preview) -> None:
     output.print_table(("MACHINE", "PLATFORM", "BECAUSE", "NEWEST POINT", "RPO"), rows, indent="  ")
     for one in found.others:
         output.print_text(f"  left out: {one.machine.name}, {one.because}")
+    for uri, error in found.silent.items():
+        output.warn(f"Machines of {uri} are not known now. {error}")
     for uri, planned in found.planned.items():
         _print_due(policy, uri, planned)
     for uri, low_peak in found.low_peaks.items():

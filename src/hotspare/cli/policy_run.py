@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
@@ -10,27 +11,24 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from hotspare.backup.machine import BackupOptions
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.backup_results import BackupResult, print_results, refuse_failures, results_document
 from hotspare.cli.backup_runs import Backups, WantedMachine
-from hotspare.cli.history import History
 from hotspare.cli.load import latency_ratio
 from hotspare.cli.options import DEFAULTS, Options, ProgressForm
-from hotspare.cli.policy_due import request_of, those_due
+from hotspare.cli.policy_due import request_of, those_due, upload_share
+from hotspare.cli.policy_engine import backups_of
 from hotspare.cli.progress import shown_progress
-from hotspare.cli.quantities import parse_bytes
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, MachineNotFound, UsageError
 from hotspare.events import Listener
 from hotspare.fleet.fleet import Chosen, Fleet
-from hotspare.platforms.hooks.hook import parse_hook
-from hotspare.platforms.platform import Consistency, DiskChoice
 from hotspare.policy.admission import Admission, Request
 from hotspare.policy.limits import Limits
 from hotspare.policy.openings import ALWAYS
 from hotspare.policy.policy import Policy
+from hotspare.units import format_rate
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
@@ -54,10 +52,11 @@ def run(
     with Session(options) as session:
         names = _names(session, name, due=due)
         fleet = Fleet(session)
-        queue = _Queue(fleet, msgspec.structs.replace(session.policies().limits(), mover=1), due=due)
+        limits = msgspec.structs.replace(session.policies().limits(), mover=1)
+        queue = _Queue(session, fleet, limits, due=due)
         failures = _ask_for_all(queue, names)
-        if failures and not due:
-            raise failures[0]
+        if failures and not queue.asked:
+            _refuse(failures)
         if dry_run:
             _tell_order(session, queue)
             _refuse(failures)
@@ -98,7 +97,7 @@ def _ask_for_all(queue: "_Queue", names: Sequence[str]) -> list[HotspareError]:
     failures: list[HotspareError] = []
     for name in names:
         try:
-            queue.ask_for(queue.fleet.session.policies().get(name))
+            failures += queue.ask_for(queue.fleet.session.policies().get(name))
         except HotspareError as error:
             failures.append(error)
     return failures
@@ -124,6 +123,7 @@ class _Job:
 class _Queue:
     """The machines that are to be backed up, of all policies, and who is next."""
 
+    session: Session
     fleet: Fleet
     limits: Limits
     due: bool
@@ -134,14 +134,22 @@ class _Queue:
     def __post_init__(self) -> None:
         self._admission = Admission(self.limits)
 
-    def ask_for(self, policy: Policy) -> None:
+    @property
+    def asked(self) -> bool:
+        """Whether any machine is in line."""
+        return bool(self._jobs)
+
+    def ask_for(self, policy: Policy) -> list[HotspareError]:
         """Put the machines of a policy in line; with ``due`` those that are.
+
+        Gives why some of its platforms could not be asked; the machines of others are in line.
 
         Raises:
             MachineNotFound: there are none, and the policy was to run whether due or not.
         """
-        chosen = self.fleet.machines_of(policy)
-        if not chosen and not self.due:
+        silent: dict[str, HotspareError] = {}
+        chosen = self.fleet.machines_of(policy, silent)
+        if not chosen and not silent and not self.due:
             raise MachineNotFound(
                 f"{policy.name} selects no machine of {', '.join(self.fleet.platforms_of(policy))}",
                 meaning="Nothing was backed up",
@@ -151,11 +159,12 @@ class _Queue:
         if self.due:
             chosen = [one.chosen for one in those_due(self.fleet, policy, chosen, now)]
         for one in chosen:
-            request = request_of(self.fleet, policy, one, socket.gethostname(), now)
+            request = request_of(self.fleet, policy, one, self.limits, socket.gethostname(), now)
             if not self.due:
                 request = replace(request, openings=ALWAYS)
             self._jobs[request.id] = _Job(policy, one, request)
             self._admission.ask(request)
+        return list(silent.values())
 
     def run(self, progress: ProgressForm) -> list[BackupResult]:
         """Back up one machine after the other, until none may begin; gives the results in that order."""
@@ -196,7 +205,9 @@ class _Queue:
 
     def _look_at_latency(self) -> None:
         for uri in {job.chosen.machine.platform for job in self._jobs.values()}:
-            ratio = latency_ratio(self.fleet, uri)
+            ratio = None
+            with suppress(HotspareError):  # what became of it, its machines' runs will tell
+                ratio = latency_ratio(self.fleet, uri)
             if ratio is not None:
                 self._admission.latency(uri, ratio, datetime.now(UTC).timestamp())
 
@@ -204,28 +215,11 @@ class _Queue:
         machine = job.chosen.machine
         key = (job.policy.name, machine.platform)
         if key not in self._engines:
-            repository = self.fleet.repository(job.policy)
-            history = History(self.fleet.session, repository.backend.url, job.policy.name)
-            platform = self.fleet.platform(machine.platform)
-            self._engines[key] = Backups(history, repository, platform, options_of(job.policy))
+            share = upload_share(self.limits, job.request.resources)
+            fleet = self.fleet if share is None else Fleet(self.session.limited(share))
+            self._engines[key] = backups_of(fleet, job.policy, machine.platform)
         wanted = WantedMachine(machine.name, machine.id, listed=True, tags=machine.marks.tags)
         return self._engines[key].one(wanted, listener, cancellation)
-
-
-def options_of(policy: Policy) -> BackupOptions:
-    """Give what the engine is to know of a policy."""
-    manner = policy.backup
-    return BackupOptions(
-        consistency=Consistency(manner.consistency) if manner.consistency else None,
-        require_consistency=manner.require_consistency,
-        hooks=[parse_hook(hook) for hook in manner.hooks] or None,
-        disks=DiskChoice(exclude=manner.exclude_disks),
-        latency_factor=manner.latency_factor,
-        read_limit=parse_bytes(manner.read_limit) if manner.read_limit else None,
-        check_tracking=manner.check_tracking,
-        skip_unused=manner.skip_unused,
-        index_files=manner.index_files,
-    )
 
 
 def _tell_order(session: Session, queue: _Queue) -> None:
@@ -237,6 +231,8 @@ def _tell_order(session: Session, queue: _Queue) -> None:
                 "machine": job.chosen.machine.name,
                 "platform": job.chosen.machine.platform,
                 "because": because,
+                "takes": [str(one) for one in sorted(job.request.resources)],
+                "upload_limit": upload_share(queue.limits, job.request.resources),
                 "rate": round(job.request.rate) or None,
                 "deadline": _deadline(job.request),
             }
@@ -247,11 +243,22 @@ def _tell_order(session: Session, queue: _Queue) -> None:
         return
     for number, (job, because) in enumerate(order, start=1):
         machine = job.chosen.machine
-        output.print_text(f"{number}. {machine.name} of {machine.platform} by {job.policy.name}: {because}")
+        over = _over(queue.limits, job.request)
+        output.print_text(
+            f"{number}. {machine.name} of {machine.platform} by {job.policy.name}: {because}{over}"
+        )
     for machine_name, reason in waiting:
         output.print_text(f"{machine_name} would wait: {reason}")
     if not order and not waiting:
         output.print_text("Nothing is due.")
+
+
+def _over(limits: Limits, request: Request) -> str:
+    """Say which links a run crosses."""
+    links = ", ".join(one.name for one in sorted(request.resources) if one.kind == "link")
+    share = upload_share(limits, request.resources)
+    rate = f", at {format_rate(share)} at most" if share else ""
+    return f"; over {links}{rate}" if links else ""
 
 
 def _deadline(request: Request) -> str | None:

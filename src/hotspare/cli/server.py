@@ -21,6 +21,7 @@ from hotspare.jobs.heartbeat import Heartbeat
 from hotspare.settings import Settings
 
 if TYPE_CHECKING:
+    from hotspare.cli.known_hosts import KnownHosts
     from hotspare.cli.server_http import Served
     from hotspare.jobs.work import Plans, Work
 
@@ -53,12 +54,14 @@ def server(
     """
     with cancelled_by_signals() as cancellation, Session(options) as session:
         most = _slots(session, slots)
-        with _http(session, listen or session.settings.listen, tls=not no_tls) as served:
+        hosts = _known_hosts()
+        with _http(session, hosts, listen or session.settings.listen, tls=not no_tls) as served:
 
             def ready(title: str) -> None:
                 _tell(session, title, most, served)
 
-            _serve(session, [socket.gethostname()], most, cancellation, ready, schedules=True)
+            queues = [socket.gethostname()]
+            _serve(session, queues, most, cancellation, ready, hosts=hosts, schedules=True)
 
 
 @app.command(
@@ -113,14 +116,14 @@ app.help_epilogue = closing(
 
 
 @contextmanager
-def _http(session: Session, address: str, *, tls: bool) -> Iterator["Served | None"]:
+def _http(session: Session, hosts: "KnownHosts", address: str, *, tls: bool) -> Iterator["Served | None"]:
     if address == "none":
         yield None
         return
     # Imported here: its libraries take long to import, and neither "--help" nor movers need them.
     from hotspare.cli.server_http import http_served  # noqa: PLC0415
 
-    with http_served(session, address, tls=tls) as served:
+    with http_served(session, hosts, address, tls=tls) as served:
         yield served
 
 
@@ -131,6 +134,7 @@ def _serve(
     cancellation: Cancellation,
     on_ready: Callable[[str], None],
     *,
+    hosts: "KnownHosts | None" = None,
     schedules: bool,
 ) -> None:
     from hotspare.cli.self_daily import self_backups_by_themselves  # noqa: PLC0415 - likewise
@@ -145,22 +149,29 @@ def _serve(
 
     options, beat = session.options, Heartbeat(session.settings.state_folder).beat
     remembered = self_backups_by_themselves(options) if schedules else nullcontext()
-    plans = (lambda: _plans(options)) if schedules else None
+    hosts = hosts or _known_hosts()
+    plans = (lambda: _plans(options, hosts)) if schedules else None
     with Sender(options), remembered:
-        serve(plan, lambda: _work(options), plans, cancellation, ready, beat)
+        serve(plan, lambda: _work(options, hosts), plans, cancellation, ready, beat)
     notify("STOPPING=1")
 
 
-def _work(options: Options) -> "Work":
+def _known_hosts() -> "KnownHosts":
+    from hotspare.cli.known_hosts import KnownHosts  # noqa: PLC0415 - likewise
+
+    return KnownHosts()
+
+
+def _work(options: Options, hosts: "KnownHosts") -> "Work":
     from hotspare.cli.server_work import ServerWork  # noqa: PLC0415 - likewise
 
-    return ServerWork(options)
+    return ServerWork(options, hosts)
 
 
-def _plans(options: Options) -> "Plans":
+def _plans(options: Options, hosts: "KnownHosts") -> "Plans":
     from hotspare.cli.server_plans import ServerPlans  # noqa: PLC0415 - likewise
 
-    return ServerPlans(options)
+    return ServerPlans(options, hosts)
 
 
 def _tell(session: Session, title: str, slots: int, served: "Served | None") -> None:

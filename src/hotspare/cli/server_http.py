@@ -21,6 +21,7 @@ from hotspare.api.app import make_app
 from hotspare.api.certificate import Certificate, own_certificate
 from hotspare.api.estate import Estate
 from hotspare.api.serving import listen, server_for
+from hotspare.cli.known_hosts import KnownHosts
 from hotspare.cli.session import Session
 from hotspare.console.app import add_console
 from hotspare.errors import UsageError
@@ -45,11 +46,12 @@ class Served:
 
 
 @contextmanager
-def http_served(session: Session, address: str, *, tls: bool) -> Iterator[Served]:
+def http_served(session: Session, hosts: KnownHosts, address: str, *, tls: bool) -> Iterator[Served]:
     """Serve the HTTP interface while the block runs.
 
     Args:
         session: whose settings say what is served; its options open all else.
+        hosts: answer for other hosts.
         address: and port, as ``--listen`` has them.
         tls: with a certificate of its own, made the first time.
 
@@ -66,7 +68,7 @@ def http_served(session: Session, address: str, *, tls: bool) -> Iterator[Served
             hint="Leave out --no-tls, or listen on 127.0.0.1",
         )
     certificate = own_certificate(session.settings.state_folder / "server") if tls else None
-    with listen(host, port) as listening, opened_parts(session) as (estate, access, actions):
+    with listen(host, port) as listening, opened_parts(session, hosts) as (estate, access, actions):
         name, number = listening.getsockname()[:2]
         url = f"{'https' if tls else 'http'}://{f'[{name}]' if ':' in name else name}:{number}"
         server = server_for(whole_app(estate, access, actions), certificate)
@@ -89,9 +91,9 @@ def whole_app(estate: Estate, access: Access, actions: Actions) -> FastAPI:
 
 
 @contextmanager
-def opened_parts(session: Session) -> Iterator[tuple[Estate, Access, Actions]]:
+def opened_parts(session: Session, hosts: KnownHosts) -> Iterator[tuple[Estate, Access, Actions]]:
     """Open what the application works with; closed when the block is left."""
-    estate = Estate(lambda: Session(session.options))
+    estate = Estate(lambda: Session(session.options, known_hosts=hosts))
     access = Access(session.settings.state_folder, _provider(session.settings.sign_on_file))
     actions = Actions(PROGRAM, _environment(session), estate.look_again)
     try:

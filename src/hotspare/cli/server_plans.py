@@ -12,11 +12,12 @@ import msgspec
 
 from hotspare.catalog.rows import Ended, RunRow
 from hotspare.cli.history import History
+from hotspare.cli.known_hosts import KnownHosts
 from hotspare.cli.load import latency_ratio
 from hotspare.cli.logs import about_run
 from hotspare.cli.options import Options
 from hotspare.cli.output import local_time, warn
-from hotspare.cli.policy_due import DueMachine, missed_times, request_of, those_due
+from hotspare.cli.policy_due import DueMachine, missed_times, request_of, those_due, upload_share
 from hotspare.cli.policy_forget import forget_points
 from hotspare.cli.server_work import own_catalog, policy_of, tags_of
 from hotspare.cli.session import Session
@@ -39,8 +40,9 @@ _log = logging.getLogger(__name__)
 class ServerPlans:
     """Fulfils ``jobs.work.Plans``; belongs to the thread of the scheduler."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, hosts: KnownHosts) -> None:
         self._options = options
+        self._hosts = hosts
         self._session: Session | None = None
         self._fleet: Fleet | None = None
         self._said: set[str] = set()
@@ -82,13 +84,21 @@ class ServerPlans:
     def asked_for(self, order: Order, now: float) -> Due | None:
         """See ``Plans``."""
         moment = datetime.fromtimestamp(now, UTC)
+        silent: PlatformUnavailable | None = None
         with self._only_said(f"{order.machine} cannot be backed up by {order.policy}"):
             fleet = self._opened()
             policy = fleet.session.policies().get(order.policy)
-            machine = fleet.platform(order.platform).inspect(order.machine_id)
-            chosen = Chosen(machine, "somebody asked for it")
-            request = replace(request_of(fleet, policy, chosen, _host(), moment), openings=ALWAYS)
-            return self._due(policy, chosen, request)
+            try:
+                machine = fleet.machine(order.platform, order.machine_id)
+            except PlatformUnavailable as error:
+                self._say(f"{order.machine} waits for its platform", error)
+                silent = error
+            else:
+                chosen = Chosen(machine, "somebody asked for it")
+                request = request_of(fleet, policy, chosen, self._limits, _host(), moment)
+                return self._due(policy, chosen, replace(request, openings=ALWAYS))
+        if silent is not None:
+            raise silent
         return None
 
     def latency(self) -> Sequence[tuple[str, float]]:
@@ -125,10 +135,13 @@ class ServerPlans:
 
     def _due_by(self, policy: Policy, now: datetime) -> list[Due]:
         fleet = self._opened()
-        chosen = fleet.machines_of(policy)
+        silent: dict[str, HotspareError] = {}
+        chosen = fleet.machines_of(policy, silent)
+        for uri, error in silent.items():
+            self._say(f"Machines of {uri} are left out for now", error)
         found = []
         for machine in those_due(fleet, policy, chosen, now):
-            request = request_of(fleet, policy, machine.chosen, _host(), now)
+            request = request_of(fleet, policy, machine.chosen, self._limits, _host(), now)
             due = self._due(policy, machine.chosen, request)
             found.append(replace(due, missed=_missed_words(policy, machine, now)))
         return found
@@ -144,6 +157,7 @@ class ServerPlans:
             machine_id=machine.id,
             machine=machine.name,
             definition=msgspec.to_builtins(policy),
+            upload_limit=upload_share(self._limits, request.resources),
         )
         return Due(order, request, _host(), stops_with_window=policy.schedule.stop_at_window_end)
 
@@ -182,7 +196,7 @@ class ServerPlans:
         fleet = self._opened()
         tags = None
         with suppress(HotspareError):
-            tags = tags_of(fleet.platform(order.platform), order.machine_id)
+            tags = tags_of(fleet, order)
         ended = EndedBackup(
             machine=order.machine,
             platform=order.platform,
@@ -199,14 +213,14 @@ class ServerPlans:
         policy = fleet.session.policies().get(order.policy)
         if policy.retention.keeps_all:
             return
-        machine = fleet.platform(order.platform).inspect(order.machine_id)
+        machine = fleet.machine(order.platform, order.machine_id)
         doomed = [one for one in judge(fleet, policy, [Chosen(machine, "")], warn) if not one.reasons]
         repository = fleet.repository(policy)
         forget_points(repository, doomed, History(fleet.session, repository.backend.url))
 
     def _opened(self) -> Fleet:
         if self._fleet is None:
-            self._session = Session(self._options)
+            self._session = Session(self._options, known_hosts=self._hosts)
             self._fleet = Fleet(self._session)
         return self._fleet
 
@@ -216,11 +230,14 @@ class ServerPlans:
         try:
             yield
         except HotspareError as error:
-            if consequence not in self._said:
-                _log.warning("%s. %s", consequence, error)
-            self._said.add(consequence)
+            self._say(consequence, error)
             if isinstance(error, (PlatformUnavailable, StorageError)):
                 self.close()  # what was restarted has to be connected to again
+
+    def _say(self, consequence: str, error: HotspareError) -> None:
+        if consequence not in self._said:
+            _log.warning("%s. %s", consequence, error)
+        self._said.add(consequence)
 
 
 def _host() -> str:

@@ -9,17 +9,16 @@ import msgspec
 from hotspare.backup.claim import Claim
 from hotspare.cancellation import Cancellation
 from hotspare.cli.backup_results import BackupResult
-from hotspare.cli.backup_runs import Backups, WantedMachine
-from hotspare.cli.history import History
+from hotspare.cli.backup_runs import WantedMachine
+from hotspare.cli.known_hosts import KnownHosts
 from hotspare.cli.options import Options
-from hotspare.cli.policy_run import options_of
+from hotspare.cli.policy_engine import backups_of
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError
 from hotspare.events import Listener
 from hotspare.fleet.fleet import Fleet
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order, Result
-from hotspare.platforms.platform import Platform
 from hotspare.policy.policy import Policy
 from hotspare.repository.abandoned import settle_abandoned
 
@@ -27,23 +26,21 @@ from hotspare.repository.abandoned import settle_abandoned
 class ServerWork:
     """Fulfils ``jobs.work.Work``. Each run opens what it needs, with this host's own credential."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, hosts: KnownHosts) -> None:
         self._options = options
+        self._hosts = hosts
 
     def back_up(self, order: Order, claim: Claim, listener: Listener, cancellation: Cancellation) -> Result:
         """See ``Work``."""
         began = time.time()
         try:
-            with Session(self._options) as session:
+            with Session(self._options, known_hosts=self._hosts) as session:
                 policy = policy_of(order)
-                fleet = Fleet(session)
-                repository = fleet.repository(policy)
-                platform = fleet.platform(order.platform)
-                history = History(session, repository.backend.url, policy.name)
-                engine = Backups(history, repository, platform, options_of(policy))
-                tags = tags_of(platform, order.machine_id)
+                fleet = Fleet(session.limited(order.upload_limit))
+                backups = backups_of(fleet, policy, order.platform)
+                tags = tags_of(fleet, order)
                 wanted = WantedMachine(order.machine, order.machine_id, listed=True, tags=tags)
-                done = engine.one(wanted, listener, cancellation, claim)
+                done = backups.one(wanted, listener, cancellation, claim)
                 return _result(done, began, own_catalog(session))
         except HotspareError as error:
             # It failed before there was a run that a history could have.
@@ -68,10 +65,10 @@ def policy_of(order: Order) -> Policy:
     return msgspec.convert(order.definition, Policy)
 
 
-def tags_of(platform: Platform, machine: str) -> tuple[str, ...] | None:
-    """Give the tags of a machine; None when the platform cannot say."""
+def tags_of(fleet: Fleet, order: Order) -> tuple[str, ...] | None:
+    """Give the tags of an order's machine; None when the platform cannot say."""
     with suppress(HotspareError):
-        return platform.inspect(machine).marks.tags
+        return fleet.machine(order.platform, order.machine_id).marks.tags
     return None
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
@@ -13,9 +13,10 @@ from hotspare.cli.directed import given
 from hotspare.cli.elsewhere import Elsewhere, OnServer
 from hotspare.cli.options import Options
 from hotspare.cli.output import warn
-from hotspare.cli.passphrase import existing_passphrase, read_key_file
+from hotspare.cli.passphrase import existing_credential, existing_passphrase
 from hotspare.cli.quantities import parse_bytes
 from hotspare.errors import ConfigError
+from hotspare.fleet.host import Host, ThisHost
 from hotspare.mover.control import parse_remote_platform
 from hotspare.platforms.platform import Platform
 from hotspare.platforms.registry import open_platform
@@ -30,16 +31,24 @@ from hotspare.storage.registry import open_backend
 from hotspare.storage.wrappers.cache import with_host_cache
 from hotspare.storage.wrappers.throttle import ThrottledBackend, TokenBucket
 
+if TYPE_CHECKING:
+    from hotspare.cli.known_hosts import KnownHosts
+
 
 class Session:
     """The things of one command. Leaving it closes what was opened, the last first."""
 
-    def __init__(self, options: Options, *, platform: str | None = None) -> None:
+    def __init__(
+        self, options: Options, *, platform: str | None = None, known_hosts: "KnownHosts | None" = None
+    ) -> None:
+        """``known_hosts`` answers for other hosts, without waiting for them."""
         if options.server:
             raise OnServer(options)
         self.options = options
         self.settings = settings_of(options, platform=platform)
         self._opened = ExitStack()
+        self._credentials: dict[str, Credential] = {}
+        self._known_hosts = known_hosts
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +57,20 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.close()
+
+    def limited(self, upload_limit: int | None) -> "Session":
+        """Give a session that sends no more than so many bytes per second; None gives this one.
+
+        What it opens is closed with this one.
+        """
+        if upload_limit is None:
+            return self
+        set_limit = self.settings.upload_limit
+        least = min(upload_limit, parse_bytes(set_limit)) if set_limit else upload_limit
+        other = Session(self.options, known_hosts=self._known_hosts)
+        other.settings = replace(self.settings, upload_limit=str(max(1, least)))
+        other._credentials = self._credentials
+        return self._opened.enter_context(other)
 
     @property
     def as_json(self) -> bool:
@@ -128,9 +151,9 @@ class Session:
 
     def credential(self, url: str) -> Credential:
         """Get what opens the repository at ``url``, whether there seems to be one or not."""
-        if self.settings.key_file is not None:
-            return read_key_file(self.settings.key_file)
-        return typed_credential(existing_passphrase(self.settings.passphrase, url))
+        if url not in self._credentials:  # so that nobody is asked twice
+            self._credentials[url] = existing_credential(self.settings, url)
+        return self._credentials[url]
 
     def policies(self) -> PolicyFiles:
         """Give the policies of this host."""
@@ -144,6 +167,20 @@ class Session:
             UsageError: it is on another host, or none.
         """
         return self.keep_platform(open_platform(uri, scratch_folder=self.settings.scratch_folder))
+
+    def host_at(self, uri: str) -> Host:
+        """Give a platform to be looked at, of this host or another.
+
+        Raises:
+            PlatformUnavailable: nothing answers there; of another host that is found out when it is asked.
+            UsageError: it is none.
+        """
+        if parse_remote_platform(uri) is None:
+            return ThisHost(self.platform_at(uri))
+        from hotspare.cli.other_host import OtherHost  # noqa: PLC0415 - most commands need none
+
+        other = OtherHost(uri, self.settings, self.credential)
+        return self._known_hosts.known(other) if self._known_hosts is not None else other
 
     def platform(self) -> Platform:
         """Connect to the platform that is set.

@@ -184,7 +184,7 @@ def _ask_platforms(
 
 def _machines(options: Options, uri: str) -> list[Machine]:
     with Session(options) as session:
-        return list(session.platform_at(uri).machines())
+        return list(session.host_at(uri).machines())
 
 
 def _url(policy: Policy, settings: Settings) -> str:

@@ -173,7 +173,10 @@ def run(request: Request, policy: PolicyName, server: ServerHere, caller: Caller
     """Have all machines backed up that a policy selects, as soon as limits allow."""
     known = server.estate.policies().get(policy)
     with server.estate.fleet() as fleet:
-        chosen = fleet.machines_of(known)
+        silent: dict[str, HotspareError] = {}
+        chosen = fleet.machines_of(known, silent)
+    if not chosen and silent:
+        raise next(iter(silent.values()))
     if not chosen:
         raise UsageError(f"The policy {policy} selects no machine", meaning="Nothing was begun")
     for one in chosen:

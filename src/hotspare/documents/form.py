@@ -1,5 +1,6 @@
 """What every JSON document has."""
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,3 +27,18 @@ def error_fields(error: HotspareError) -> dict[str, Any]:
 def utc_time(moment: datetime) -> str:
     """Write a time for programs: RFC 3339, in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def error_of(fields: Mapping[str, Any]) -> HotspareError:
+    """Read what ``error_fields`` has written: an error of the class that has its code, if there is one."""
+    kind = next((one for one in _classes(HotspareError) if one.code == fields.get("code")), HotspareError)
+    what, meaning, hint = (str(fields.get(part) or "") for part in ("what", "meaning", "hint"))
+    return kind(what or "It is not known why", meaning=meaning, hint=hint)
+
+
+def _classes(kind: type[HotspareError]) -> Iterator[type[HotspareError]]:
+    """Yield a class and those below it that have a code of their own, the general ones first."""
+    below = [one for one in kind.__subclasses__() if "code" in vars(one)]
+    yield kind
+    for one in below:
+        yield from _classes(one)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.form import utc_time
-from hotspare.platforms.platform import Machine
+from hotspare.platforms.platform import Machine, MachineDisk, MachineMarks, PowerState
 
 Protection = Literal["never-backed-up", "ok", "failed", "gone"]
 
@@ -125,3 +127,26 @@ def machine_fields(machine: Machine) -> dict[str, Any]:
         "checks": list(machine.marks.checks),
         "left_out": list(machine.left_out),
     }
+
+
+def machine_of(fields: Mapping[str, Any], platform: str) -> Machine:
+    """Read what ``machine_fields`` has written, of a machine of the platform with that URI.
+
+    Raises:
+        KeyError, ValueError, TypeError, msgspec.ValidationError: it is something else.
+    """
+    return Machine(
+        id=str(fields["id"]),
+        name=str(fields["name"]),
+        platform=platform,
+        state=PowerState(fields["state"]),
+        cpus=int(fields["cpus"]),
+        memory=int(fields["memory"]),
+        firmware=str(fields["firmware"]),
+        disks=tuple(msgspec.convert(disk, MachineDisk) for disk in fields["disks"]),
+        left_out=tuple(map(str, fields["left_out"])),
+        title=str(fields["title"]),
+        marks=MachineMarks(
+            **{mark: tuple(map(str, fields[mark])) for mark in ("tags", "excluded_disks", "hooks", "checks")}
+        ),
+    )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from hotspare.documents.form import utc_time
+from hotspare.documents.form import error_fields, utc_time
+from hotspare.errors import HotspareError
 from hotspare.fleet.fleet import Chosen, Fleet, age
 from hotspare.fleet.verdicts import Judged, judge, judged_fields
 from hotspare.policy.low_peak import LowPeak
@@ -27,6 +28,8 @@ class Preview:
     planned: dict[str, list[PlannedRun]]
     """By platform: their low-peak hours differ."""
     judged: list[Judged]
+    silent: dict[str, HotspareError]
+    """Platforms that did not answer, by their URIs: what they have is not among the machines."""
 
     def breaks_rpo(self, one: Chosen) -> bool:
         """Tell whether a machine's promise is broken now."""
@@ -48,10 +51,13 @@ def look(
         warn: told what cannot be read of these.
 
     Raises:
-        PlatformUnavailable: one of its platforms does not answer.
+        PlatformUnavailable: none of its platforms answers.
         HotspareError: its repository cannot be opened.
     """
-    chosen, others = fleet.machines_of(policy), fleet.others_of(policy)
+    silent: dict[str, HotspareError] = {}
+    chosen, others = fleet.machines_of(policy, silent), fleet.others_of(policy, silent)
+    if silent and not (chosen or others):
+        raise next(iter(silent.values()))
     url = fleet.repository(policy).backend.url if retention else (fleet.repository_url(policy) or "")
     low_peaks = {
         uri: found for uri in fleet.platforms_of(policy) if (found := fleet.low_peak(policy, uri)) is not None
@@ -67,6 +73,7 @@ def look(
             for uri in fleet.platforms_of(policy)
         },
         judge(fleet, policy, chosen, warn) if retention else [],
+        silent,
     )
 
 
@@ -104,6 +111,7 @@ def preview_fields(found: Preview) -> dict[str, Any]:
         ],
         "low_peak": [low_peak_fields(uri, one) for uri, one in found.low_peaks.items()],
         "retention": judged_fields(found.judged),
+        "problems": [{"platform": uri, **error_fields(error)} for uri, error in found.silent.items()],
     }
 
 

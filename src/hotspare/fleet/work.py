@@ -4,6 +4,7 @@ from typing import Protocol
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
+from hotspare.fleet.host import Host
 from hotspare.platforms.platform import Platform
 from hotspare.repository.repository import Repository
 from hotspare.settings import Settings
@@ -27,6 +28,10 @@ class Work(Protocol):
 
     def platform_at(self, uri: str) -> Platform:
         """Connect to a platform of this host."""
+        ...
+
+    def host_at(self, uri: str) -> Host:
+        """Give a platform to be looked at, of this host or another."""
         ...
 
     def policies(self) -> PolicyFiles:

@@ -31,6 +31,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The policy as it was then, with the URL of its repository; empty in what people ask for."""
     because: str = ""
     """Why it began when it did."""
+    upload_limit: int | None = None
+    """Bytes per second that it may send at most: its share of the links that it crosses; None for all."""
     stop_at: float | None = None
     """When it is to stop even if it is not through, in seconds since the epoch; None for never."""
 

@@ -6,12 +6,14 @@ anew knows all that the one before it knew, and nothing is kept twice.
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import inf
 
 import msgspec
 
+from hotspare.errors import PlatformUnavailable
 from hotspare.jobs.claims import Claims
 from hotspare.jobs.movers import Movers, who_schedules
 from hotspare.jobs.orders import Order, Result
@@ -83,7 +85,9 @@ class Scheduler:
         for one in self._active.values():
             if one.job not in self._begun:
                 self._begun[one.job] = one.order
-                due = self._plans.asked_for(one.order, now)
+                due = None
+                with suppress(PlatformUnavailable):
+                    due = self._plans.asked_for(one.order, now)
                 admission.resume(due.request if due else _bare_request(one.order, now))
 
     def _note_ended(self, admission: Admission) -> None:
@@ -132,7 +136,12 @@ class Scheduler:
             rows[request] = row
             due = self._dues.get(request)
             if due is None and row.asked:
-                due = self._plans.asked_for(row.order, now)
+                try:
+                    due = self._plans.asked_for(row.order, now)
+                except PlatformUnavailable as error:
+                    if row.because != error.what:
+                        self._waiting.explain({row.job: error.what})
+                    continue
                 if due is None:
                     _log.warning("%s by %s cannot be done any more", row.order.machine, row.order.policy)
                     self._withdraw(admission, row)

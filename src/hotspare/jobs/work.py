@@ -57,7 +57,11 @@ class Plans(Protocol):
         ...
 
     def asked_for(self, order: Order, now: float) -> Due | None:
-        """Give what somebody wants done whether it is due or not; None when it cannot be."""
+        """Give what somebody wants done whether it is due or not; None when it cannot be.
+
+        Raises:
+            PlatformUnavailable: that cannot be said now, for the machine's platform does not answer.
+        """
         ...
 
     def latency(self) -> Sequence[tuple[str, float]]:

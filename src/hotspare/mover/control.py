@@ -5,19 +5,25 @@ import select
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from typing_extensions import Buffer
 
 from hotspare import __version__
+from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
-from hotspare.errors import HotspareError, PlatformUnavailable, UsageError
+from hotspare.errors import HotspareError, Interrupted, PlatformUnavailable, UsageError
 from hotspare.mover.wire import (
+    ALIVE_SECONDS,
     MAGIC,
     VERSION,
+    Alive,
     Ask,
+    Begun,
     Cancel,
+    Committing,
     Ended,
     Hello,
     Message,
@@ -25,6 +31,7 @@ from hotspare.mover.wire import (
     Secret,
     Start,
     Stream,
+    Verdict,
     frame_decoder,
 )
 from hotspare.storage.served.access import FULL
@@ -75,11 +82,14 @@ class Mover:
         """By number of a stream: the descriptor that leads to the thread which serves it."""
         self._servers: list[threading.Thread] = []
         self._greeted = False
+        self._left = threading.Event()
+        self._heart = threading.Thread(target=self._keep_alive, name="mover-alive", daemon=True)
 
     def __enter__(self) -> "Mover":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         with self._sending:
             self._transport.close_sending()
         for inlet in self._inlets.values():
@@ -96,6 +106,7 @@ class Mover:
         secret: Callable[[], Secret],
         said: Callable[[int, str], None],
         cancellation: Cancellation,
+        claim: Claim = UNDISPUTED,
     ) -> int:
         """Run a command there, and give its exit status.
 
@@ -104,10 +115,12 @@ class Mover:
             secret: asked when the repository is to be opened.
             said: told what the command says: the stream (1 or 2), and whole lines but for the last.
             cancellation: passed on once it is requested; the command ends then in its own way.
+            claim: asked whether a backup may begin, and whether it may publish its restore point.
 
         Raises:
             PlatformUnavailable: there is no mover, or the connection to it was lost.
             PermissionRefused: the host does not let us in.
+            Interrupted: ``cancellation`` was requested before there was a connection.
         """
         self._send_bytes(MAGIC)
         self._send(Hello(VERSION, __version__))
@@ -115,13 +128,18 @@ class Mover:
         try:
             for frame in self._frames():
                 if frame is None:
-                    if cancellation.requested and self._greeted and not told:
+                    if cancellation.requested and not told:
+                        self._refuse_before_greeted()
                         told = True
                         self._send(Cancel())
                     continue
                 match frame.message:
                     case Ask():
                         self._send(_had(secret))
+                    case Begun():
+                        self._send(_judged(partial(claim.begun, frame.message.session)))
+                    case Committing():
+                        self._send(_judged(claim.before_commit))
                     case Said():
                         said(frame.message.stream, frame.body.decode(errors="replace"))
                     case Ended():
@@ -147,16 +165,31 @@ class Mover:
                     return
                 yield from decoder.feed(data)
 
+    def _refuse_before_greeted(self) -> None:
+        """End a connection that was not even made when it is not wanted any more."""
+        if not self._greeted:
+            self._transport.abort()
+            raise Interrupted(
+                f"Interrupted while {self._uri} was connected to", meaning="Nothing was begun there"
+            )
+
     def _take(self, frame: Frame[Message], start: Start) -> None:
         match frame.message:
             case Hello():
+                if self._greeted:
+                    raise ProtocolError("a second greeting")
                 self._check_version(frame.message)
                 self._greeted = True
                 self._send(start)
+                self._heart.start()
             case Stream():
                 self._serve(frame.message.id, frame.body, start.served)
             case _:
                 raise ProtocolError("a message that only the control host sends")
+
+    def _keep_alive(self) -> None:
+        while not self._left.wait(ALIVE_SECONDS):
+            self._send(Alive())
 
     def _check_version(self, hello: Hello) -> None:
         if hello.version != VERSION:
@@ -230,6 +263,14 @@ class Mover:
         with self._sending, suppress(OSError):
             for part in parts:
                 self._transport.write(part)
+
+
+def _judged(ask: Callable[[], None]) -> Verdict:
+    try:
+        ask()
+    except HotspareError as error:
+        return Verdict(error.what)
+    return Verdict()
 
 
 def _had(secret: Callable[[], Secret]) -> Secret:

@@ -7,6 +7,7 @@ and cleans up, and nobody hears what it says.
 import io
 import os
 import queue
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,12 +16,16 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing_extensions import Buffer
 
 from hotspare import __version__
-from hotspare.errors import ConfigError, HotspareError, Interrupted, StorageError
+from hotspare.errors import ConfigError, HotspareError, Interrupted, RunExpelled, StorageError
 from hotspare.mover.wire import (
     MAGIC,
+    SILENT_SECONDS,
     VERSION,
+    Alive,
     Ask,
+    Begun,
     Cancel,
+    Committing,
     Ended,
     Hello,
     Message,
@@ -28,6 +33,7 @@ from hotspare.mover.wire import (
     Secret,
     Start,
     Stream,
+    Verdict,
     frame_decoder,
 )
 from hotspare.storage.served.client import ServedBackend
@@ -36,6 +42,8 @@ from hotspare.storage.served.transport import READ_SIZE
 
 Command = Callable[[Start, "ControlHost"], int]
 """Runs the command line that it is given, and gives its exit status."""
+_VERDICT_SECONDS = 120.0
+"""For so long a backup, which holds a snapshot, waits for whether it may publish its restore point."""
 
 
 class ControlHost:
@@ -48,7 +56,10 @@ class ControlHost:
         self._streams: dict[int, _StreamTransport] = {}
         self._streams_lock = threading.Lock()
         self._secrets: queue.SimpleQueue[Secret | None] = queue.SimpleQueue()
+        self._verdicts: queue.SimpleQueue[Verdict | None] = queue.SimpleQueue()
         self._is_lost = False
+        self._is_silent = False
+        """A question was not answered in time; what is answered later belongs to no question."""
 
     def ask_secret(self) -> Secret:
         """Ask what opens the repository.
@@ -69,6 +80,30 @@ class ControlHost:
             )
         return secret
 
+    def begun(self, session: str) -> None:
+        """See ``backup.claim.Claim``. Nothing of the machine is held yet, so there is no haste."""
+        self._await_verdict(Begun(session), None)
+
+    def before_commit(self) -> None:
+        """See ``backup.claim.Claim``."""
+        self._await_verdict(Committing(), _VERDICT_SECONDS)
+
+    def _await_verdict(self, question: Message, seconds: float | None) -> None:
+        verdict = None
+        if not self._is_silent:
+            self.send(question)
+            with suppress(queue.Empty):
+                verdict = self._verdicts.get(timeout=seconds)
+        if verdict is None:
+            self._is_silent = True
+            raise _lost()
+        if verdict.refusal:
+            raise RunExpelled(
+                f"On the control host: {verdict.refusal}",
+                meaning="No restore point was made here, and no change tracking was advanced",
+                hint="Nothing has to be done here",
+            )
+
     def open_store(self, url: str, folder: str) -> ServedBackend:
         """Open the repository that is a folder of the control host."""
         return ServedBackend(url, self._open_stream, folder)
@@ -82,11 +117,14 @@ class ControlHost:
                     view = view[os.write(self._sink, view) :]
 
     def frames(self) -> Iterator[Frame[Message]]:
-        """Yield what is said. Raises ``ProtocolError``."""
+        """Yield what is said, until the connection ends or is silent. Raises ``ProtocolError``."""
         with self._sending, suppress(OSError):
             os.write(self._sink, MAGIC)
         decoder = frame_decoder()
-        while data := os.read(self._source, READ_SIZE):
+        while select.select([self._source], [], [], SILENT_SECONDS)[0]:
+            data = os.read(self._source, READ_SIZE)
+            if not data:
+                return
             yield from decoder.feed(data)
 
     def listen(self, frames: Iterator[Frame[Message]]) -> None:
@@ -96,17 +134,22 @@ class ControlHost:
                 match frame.message:
                     case Secret():
                         self._secrets.put(frame.message)
+                    case Verdict():
+                        self._verdicts.put(frame.message)
                     case Stream():
                         with self._streams_lock:
                             stream = self._streams.get(frame.message.id)
                         if stream is not None:
                             stream.arrived.put(frame.body)
+                    case Alive():
+                        pass
                     case Cancel():
                         os.kill(os.getpid(), signal.SIGINT)
                     case _:
                         break
         self._is_lost = True
         self._secrets.put(None)
+        self._verdicts.put(None)
         with self._streams_lock:
             for stream in self._streams.values():
                 stream.arrived.put(b"")

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from hotspare.errors import ConfigError
-from hotspare.policy.limits import Limits
+from hotspare.policy.limits import Limits, Link, checked_limits
 from hotspare.policy.policy import Misfit, Policy, checked
 from hotspare.policy.receiver import Receiver, checked_receiver
 from hotspare.policy.yaml_text import Located, compose, dump, parse_error
@@ -48,7 +48,7 @@ def read_policy(text: str, name: str, source: str) -> Policy:
 
 def read_limits(text: str, source: str) -> Limits:
     """Read the limits' own file. Raises as ``read_policy``."""
-    return _converted(_Document(text, source), (), Limits)
+    return _limits(_Document(text, source), ())
 
 
 def read_receivers(text: str, source: str) -> tuple[Receiver, ...]:
@@ -70,7 +70,7 @@ def read_configuration(text: str, source: str) -> Configuration:
     policies = document.mapping(("policies",)) if top.get("policies") is not None else {}
     return Configuration(
         tuple(_policy(document, ("policies", name), name) for name in policies),
-        _converted(document, ("limits",), Limits) if top.get("limits") is not None else None,
+        _limits(document, ("limits",)) if top.get("limits") is not None else None,
         _receivers(document, ("notices",)) if top.get("notices") is not None else None,
     )
 
@@ -107,14 +107,15 @@ def write_configuration(
 def all_fields(part: msgspec.Struct) -> dict[str, Any]:
     """Give everything that a part of a definition says, defaults too, as plain values."""
     fields: dict[str, Any] = msgspec.structs.asdict(part)
-    return {
-        key: all_fields(value)
-        if isinstance(value, msgspec.Struct)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in fields.items()
-    }
+    return {key: _plain(value) for key, value in fields.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return all_fields(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def policy_fields(policy: Policy | Receiver) -> dict[str, Any]:
@@ -170,6 +171,17 @@ def _policy(document: _Document, path: tuple[str | int, ...], name: str) -> Poli
     policy = _converted(document, path, Policy, {"name": name})
     try:
         return checked(policy)
+    except Misfit as misfit:
+        document.refuse((*path, *misfit.path), misfit.what, misfit.hint)
+
+
+def _limits(document: _Document, path: tuple[str | int, ...]) -> Limits:
+    fields = document.mapping(path) if document.value(path) is not None else {}
+    for name in document.mapping((*path, "links")) if fields.get("links") is not None else ():
+        _converted(document, (*path, "links", name), Link)  # each by itself: a mistake has its line
+    limits = _converted(document, path, Limits)
+    try:
+        return checked_limits(limits)
     except Misfit as misfit:
         document.refuse((*path, *misfit.path), misfit.what, misfit.hint)
 
@@ -263,6 +275,9 @@ _EXAMPLES = {
     "consistency": "crash, filesystem or application",
     "low_peak": "ignore, propose or use",
     "read_limit": "100MiB/s",
+    "hosts": "['qemu+ssh://root@branch*/system']",
+    "repositories": "['s3:https://offsite.example.com/*']",
+    "bandwidth": "50MiB/s",
 }
 
 

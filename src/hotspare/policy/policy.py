@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 RESERVED = frozenset({"limits", "notices"})
 """What other files of their folder are called."""
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:[KMGT]i?)?B?(?:/s)?", re.IGNORECASE)
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:[KMGT]i?)?B?(?:/s)?", re.IGNORECASE)
 _calendar = lru_cache(maxsize=4096)(Calendar)
 """Each is read once: a server asks all policies for each of their machines every few seconds."""
 
@@ -193,6 +193,6 @@ def _problems(policy: Policy) -> Iterator[tuple[tuple[str | int, ...], UsageErro
     if schedule.break_windows_for_rpo and not schedule.rpo:
         problem = UsageError("Windows can only be broken for a promise", hint="Add rpo: 26h, or leave it out")
         yield ("schedule", "break_windows_for_rpo"), problem
-    if policy.backup.read_limit and not _AMOUNT.fullmatch(policy.backup.read_limit):
+    if policy.backup.read_limit and not AMOUNT.fullmatch(policy.backup.read_limit):
         problem = UsageError(f"{policy.backup.read_limit!r} is no rate", hint="Write it like 100MiB/s")
         yield ("backup", "read_limit"), problem
