@@ -93,7 +93,7 @@ def test_jobs_on_another_host_are_seen_stopped_and_lost(
     served: Site, remote: Remote, guest: LabGuest, any_sshd: Sshd
 ) -> None:
     served.policy("nightly", both(remote, guest, SLOWLY))
-    guest.write_random("/data/much", 8 * MIB)
+    guest.write_random("/data/much", 5 * MIB)
     server = served.start()
     server.wait_ready()
     first = ask(served, remote, guest)
