@@ -87,7 +87,8 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("doctor")
     use("sweep")
     documents_of_policies(use, folder)
-    use("run", "list")
+    newest = use("run", "list")["runs"][0]["id"]
+    use("run", "show", str(newest))
     use("recover", "list")
     printed.extend(documents_of_files(program))
     use("point", "keep", name)

@@ -61,6 +61,16 @@ MIGRATIONS = (
         PRIMARY KEY (platform, at)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN warnings INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN seconds_reading REAL;
+    ALTER TABLE runs ADD COLUMN seconds_processing REAL;
+    ALTER TABLE runs ADD COLUMN seconds_storing REAL;
+    ALTER TABLE points ADD COLUMN size INTEGER;
+    ALTER TABLE points ADD COLUMN bytes_stored INTEGER;
+    ALTER TABLE points ADD COLUMN tags TEXT;
+    CREATE INDEX backups_by_time ON runs (started_at) WHERE kind = 'backup';
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -151,6 +151,7 @@ _ASKED: dict[Any, Callable[[Client, BoundArguments], Document]] = {
     run.list_runs: lambda client, bound: client.get(
         "runs", limit=bound.arguments.get("limit", 20), policy=bound.arguments.get("policy")
     ),
+    run.show: lambda client, bound: client.get("runs", str(bound.args[0])),
     policy.list_policies: lambda client, _bound: client.get("policies"),
     policy.show: lambda client, bound: client.get("policies", bound.args[0]),
     backup.backup: _back_up,
