@@ -54,7 +54,11 @@ VIEWER = KNOWN | {
     "POST actions/{action}/cancel",
     "GET metrics",
 }
-RESTORE_ONLY = VIEWER | {"GET points/{point}/files", "POST points/{point}/restore-plan"}
+RESTORE_ONLY = VIEWER | {
+    "GET points/{point}/files",
+    "POST points/{point}/restore-plan",
+    "POST points/{point}/restore",
+}
 OPERATOR = RESTORE_ONLY | {
     "POST backups",
     "POST repositories/{repository}/check",
@@ -220,6 +224,7 @@ def test_who_is_restricted_sees_nothing_of_others(world: World) -> None:
     requests: list[tuple[str, str, object]] = [
         ("POST", "/backups", {"machines": ["web"]}),
         ("POST", f"/points/{point}/restore-plan", {"name": "again"}),
+        ("POST", f"/points/{point}/restore", {"name": "again"}),
         ("POST", f"/repositories/{repository}/check", {}),
         ("POST", f"/repositories/{repository}/prune", {}),
         ("DELETE", f"/points/{point}", None),

@@ -78,7 +78,7 @@ def _go(visit: Visit, serving: Serving, folder: Path) -> Path:
     page.get_by_label("Names").fill("g*")
     page.get_by_role("button", name="Dry run").click()
     preview = page.locator("#preview")
-    expect(preview).to_contain_text("1 machines of 2")
+    expect(preview).to_contain_text("1 machine of 2")
     expect(preview).to_contain_text("name fits g*")
     expect(preview.get_by_text("left out").first).to_be_visible()
     page.get_by_role("button", name="Keep the policy").click()
