@@ -42,6 +42,7 @@ VIEWER = KNOWN | {
     "GET points/{point}",
     "GET runs",
     "GET runs/{run}",
+    "GET report",
     "GET policies",
     "GET policies/{policy}",
     "GET repositories",

@@ -92,6 +92,8 @@ def _take_all(visit: Visit) -> None:
     page.locator("main h2 a").first.click()
     expect(page.get_by_text("Restorable")).to_be_visible()
     _take(page, "repository")
+    visit.open("/reports?period=month")
+    _take(page, "report")
     for name in ("audit", "settings", "settings/users"):
         visit.open(f"/{name}")
         _take(page, name.replace("/", "-"))

@@ -23,6 +23,8 @@ PATHS = (
     "/policies/nightly/yaml",
     "/restore",
     "/repositories",
+    "/reports",
+    "/reports?period=month&number=0",
     "/audit",
     "/settings",
     "/settings/tokens",

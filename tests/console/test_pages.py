@@ -295,3 +295,22 @@ def test_what_is_said_in_an_address_is_only_ours(anna: Visitor) -> None:
 def test_text_of_others_stays_text(world: World, anna: Visitor) -> None:
     answer = anna.get("/machines?q=%3Cscript%3Ealert(1)%3C/script%3E")
     assert "<script>alert" not in answer
+
+
+def test_the_report_sums_up_and_can_be_downloaded(world: World, anna: Visitor) -> None:
+    world.estate.look_again()
+    text = anna.get("/reports?period=day")
+    assert "By machine" in shown(text)
+    assert "of disks protected" in shown(text)
+    assert 'href="/machine?' in text
+    links = [unescape(link) for link in re.findall(r'href="(/reports/csv[^"]*)"', text)]
+    assert len(links) == 3
+    for link in links:
+        answer = anna.client.get(link)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/csv; charset=utf-8")
+        assert answer.headers["Content-Disposition"].startswith('attachment; filename="hotspare-')
+        assert answer.text.startswith("since,until,")
+    assert "web" in anna.client.get(links[0]).text
+    past = shown(anna.get("/reports?since=2020-01-01&until=2020-02-01"))
+    assert "2020-01-01 00:00 UTC to 2020-02-01 00:00 UTC" in past
+    assert "cannot begin" in anna.get("/reports?since=2020-02-01&until=2020-01-01", 422)

@@ -16,6 +16,7 @@ from typing import Self
 from hotspare.catalog.decoding import point_of, run_of
 from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
 from hotspare.catalog.process import is_alive, own_process
+from hotspare.catalog.reporting import ReportRows, report_rows
 from hotspare.catalog.rows import DayOutcome, Ended, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
@@ -312,6 +313,11 @@ class Catalog:
         with explained(self.path):
             rows = self._connection.execute(query, (_stamp(since),)).fetchall()
         return {row["repository"]: row["stored"] for row in rows}
+
+    def report_rows(self, since: datetime, until: datetime, looked_back: timedelta) -> ReportRows:
+        """Add up what there is of a period; see there."""
+        with explained(self.path):
+            return report_rows(self._connection, since, until, looked_back)
 
     def running(self) -> list[RunRow]:
         """Give all runs that go on now, in whatever process of this host, the newest first."""

@@ -70,6 +70,7 @@ MIGRATIONS = (
     ALTER TABLE points ADD COLUMN bytes_stored INTEGER;
     ALTER TABLE points ADD COLUMN tags TEXT;
     CREATE INDEX backups_by_time ON runs (started_at) WHERE kind = 'backup';
+    CREATE INDEX runs_of_a_policy_by_machine ON runs (policy, platform, machine, id) WHERE policy IS NOT NULL;
     """,
 )
 

@@ -43,6 +43,7 @@ NOUNS = {
     "recover": "Start a machine straight from the repository, within seconds.",
     "verify": "Read restore points back, or start them, and prove that they are good.",
     "run": "See what was done on this host, and how it ended.",
+    "report": "Sum up a period: runs, promises kept, tested restores, what is protected and stored.",
     "sweep": "Remove what backups that were killed left on a platform.",
     "mover": "Do a command's work on this host, for a user of another.",
     "user": "See who may use the server, and change it.",
