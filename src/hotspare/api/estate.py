@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from blake3 import blake3
 
 from hotspare.access.roles import Target
+from hotspare.api.space import Spaces
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.catalog.reporting import ReportRows
@@ -88,6 +89,8 @@ class Estate:
         self._inventory: tuple[float, int, Inventory] | None = None
         """The same with what the catalog knows: when it was asked, and at which version of it."""
         self._jobs: JobBook | None = None
+        self.spaces = Spaces()
+        """How full repositories' stores are."""
         self._report_lock = threading.Lock()
         self._reported: dict[_Asked, tuple[float, Reported]] = {}
         """Those asked for last come last."""
@@ -271,6 +274,7 @@ class Estate:
         """Let go of everything."""
         self._clerk.submit(self._clerks.close).result()
         self._clerk.shutdown()
+        self.spaces.close()
         if self._jobs is not None:
             self._jobs.close()
         self._opened.close()

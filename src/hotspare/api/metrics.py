@@ -3,7 +3,6 @@
 Names and units follow Prometheus's conventions; docs/monitoring.md lists them all.
 """
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +30,7 @@ from hotspare.notices.outbox import NOTICE_STATES, Outbox
 from hotspare.platforms.registry import plain_uri
 from hotspare.policy.policy import Policy
 from hotspare.policy.promise import RPO_STATES, rpo_promise
-from hotspare.storage.registry import local_folder, plain_url
+from hotspare.storage.registry import plain_url
 
 _STATES = ("ok", "failed", "never-backed-up", "gone")
 _ACTION_STATES = ("waiting", "running", "ok", "failed", "cancelled")
@@ -141,10 +140,10 @@ class ServerCollector(Collector):
         checked = _gauge("repository_last_check_timestamp_seconds", "End of the last check.", kinds)
         whole = _gauge("repository_last_check_passed", "Whether it found nothing wrong.", kinds)
         for url in map(plain_url, self._server.estate.repositories().values()):
-            space = _space(url)
+            space = self._server.estate.spaces.of(url)
             if space is not None:
-                free.add_metric([url], space[0])
-                size.add_metric([url], space[1])
+                free.add_metric([url], space.free)
+                size.add_metric([url], space.total)
             for kind in _CHECKS:
                 run = self._server.estate.ask(partial(_last_ended, url, kind))
                 if run is not None and run.finished_at is not None:
@@ -213,14 +212,6 @@ class ServerCollector(Collector):
 
 def _gauge(name: str, words: str, labels: list[str]) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"hotspare_{name}", words, labels=labels)
-
-
-def _space(url: str) -> tuple[int, int] | None:
-    folder = local_folder(url)
-    if folder is None or not folder.is_dir():
-        return None
-    usage = shutil.disk_usage(folder)
-    return usage.free, usage.total
 
 
 def _newest_points(platform: str, url: str, catalog: Catalog) -> dict[str, datetime]:
