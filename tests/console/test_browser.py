@@ -1,11 +1,14 @@
 """The console in a real Chromium, from the first run to a restore, with a server as users start it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from hotspare.catalog.catalog import Catalog
+from hotspare.policy.load import LoadSample
 from tests.api.world import PASSWORD, made_program, make_machines
 from tests.cli.program import Program
 from tests.console.chromium import Serving, Visit, chromium, server, visiting
@@ -44,7 +47,20 @@ def browser() -> Iterator[Browser]:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     program = made_program(tmp_path_factory.mktemp("browser"))
     make_machines(program.folder)
+    _note_load(program)
     return program
+
+
+def _note_load(program: Program) -> None:
+    """Note down a host with quiet nights, for there is more to see of one."""
+    catalog = Catalog.open(program.folder / "state", pytest.fail)
+    start = datetime.now(UTC) - timedelta(days=8)
+    for count in range(8 * 24):
+        at = start + timedelta(hours=count)
+        busy = 0.1 if at.hour < 6 else at.hour / 24
+        sample = LoadSample(at=at, cpu=busy, disk=0, network=0, latency=None)
+        catalog.add_load(f"images://{program.folder}/images", sample)
+    catalog.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,14 @@
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from hotspare.catalog.catalog import Catalog
+from hotspare.policy.load import LoadSample
 from tests.api.world import PASSWORD, World
 from tests.cli.images import change_image
 from tests.console.visitor import Visitor
@@ -314,3 +318,33 @@ def test_the_report_sums_up_and_can_be_downloaded(world: World, anna: Visitor) -
     past = shown(anna.get("/reports?since=2020-01-01&until=2020-02-01"))
     assert "2020-01-01 00:00 UTC to 2020-02-01 00:00 UTC" in past
     assert "cannot begin" in anna.get("/reports?since=2020-02-01&until=2020-01-01", 422)
+
+
+def test_a_policy_shows_the_hours_that_were_learnt_and_whether_it_uses_them(
+    world: World, anna: Visitor
+) -> None:
+    uri = world.estate.inventory().machines[0][0]
+    tell_load(world, uri)
+    for manner, words in (
+        ("use", "This policy uses them : runs begin only in these hours"),
+        ("propose", "This policy does not use them"),
+    ):
+        tried = anna.post("/policies/keep", {**FORM, "schedule.low_peak": manner, "do": "preview"}, 200).text
+        assert words in shown(tried)
+        assert tried.count('<td class="busy-') == 7 * 24
+        assert tried.count(" low-peak</span>") == 7 * 6
+    ignored = anna.post("/policies/keep", {**FORM, "schedule.low_peak": "ignore", "do": "preview"}, 200).text
+    assert "does not look at them" in shown(ignored)
+
+
+def tell_load(world: World, uri: str) -> None:
+    """Note down a host that has little to do from midnight to six, in Berlin."""
+    start = datetime.now(UTC) - timedelta(days=15)
+
+    def note(catalog: Catalog) -> None:
+        for count in range(15 * 24):
+            at = start + timedelta(hours=count)
+            busy = 0.1 if at.astimezone(ZoneInfo("Europe/Berlin")).hour < 6 else 0.8
+            catalog.add_load(uri, LoadSample(at=at, cpu=busy, disk=0, network=0, latency=None))
+
+    world.estate.ask(note)

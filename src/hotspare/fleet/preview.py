@@ -102,6 +102,7 @@ def preview_fields(found: Preview) -> dict[str, Any]:
             for uri, planned in found.planned.items()
             for one in planned
         ],
+        "low_peak_is": found.policy.schedule.low_peak,
         "low_peak": [low_peak_fields(uri, one) for uri, one in found.low_peaks.items()],
         "retention": judged_fields(found.judged),
     }
@@ -113,4 +114,6 @@ def low_peak_fields(uri: str, low_peak: LowPeak) -> dict[str, Any]:
         "platform": uri,
         "windows": [str(window) for window in low_peak.windows],
         "because": low_peak.because,
+        "hours": [round(low_peak.hours[hour], 3) for hour in sorted(low_peak.hours)],
+        "low_hours": sorted(low_peak.low_hours),
     }
