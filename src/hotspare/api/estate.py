@@ -22,7 +22,7 @@ from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.fleet.fleet import Fleet
 from hotspare.fleet.period import Period, PeriodName, period_of
-from hotspare.fleet.report import Promised, longest_promise, promises_of
+from hotspare.fleet.report import Promised, Report, longest_promise, make_report, promises_of
 from hotspare.fleet.standing import KnownPolicy
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
@@ -64,6 +64,8 @@ class Reported(NamedTuple):
     period: Period
     rows: ReportRows
     promised: Sequence[Promised]
+    whole: Report
+    """For who sees everything."""
 
 
 _Asked = tuple[PeriodName, datetime | None, datetime | None]
@@ -263,7 +265,7 @@ class Estate:
         promised = promises_of(policies, machines, self.settings.platform, self.settings.repository)
         back = longest_promise(promised)
         rows = self.ask(lambda it: it.report_rows(period.since, period.until, back))
-        return Reported(period, rows, promised)
+        return Reported(period, rows, promised, make_report(period, rows, promised))
 
     def on_platform(self, uri: str, question: Callable[[Platform], Answer]) -> Answer:
         """Ask a platform, over a connection of its own. Raises what the question raises."""

@@ -1,6 +1,5 @@
 """The route of reports: how a period went, of what the caller sees."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -47,16 +46,15 @@ def report_for(
     Raises:
         UsageError: a time cannot be read, or the period has no length.
     """
-    asked = name, _moment(since), _moment(until)
-    return make_report(*estate.reported(*asked), visible=_visible_to(caller))
-
-
-def _visible_to(caller: Caller) -> Callable[[str, str, frozenset[str]], bool]:
+    found = estate.reported(name, _moment(since), _moment(until))
     if caller.may(Permission.READ, EVERYTHING):
-        return lambda *_: True
-    return lambda platform, repository, tags: caller.may(
-        Permission.READ, Target(repository=repository or None, platform=platform or None, tags=tags)
-    )
+        return found.whole
+
+    def visible(platform: str, repository: str, tags: frozenset[str]) -> bool:
+        target = Target(repository=repository or None, platform=platform or None, tags=tags)
+        return caller.may(Permission.READ, target)
+
+    return make_report(found.period, found.rows, found.promised, visible)
 
 
 def _moment(text: str | None) -> datetime | None:
