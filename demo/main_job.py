@@ -21,7 +21,7 @@ from lab.image import guest_image
 
 FIRST, SECOND = "/data/first", "/data/second"
 _DISK_SIZE = 1024 * MIB
-_FIRST_SIZE = 32 * MIB
+_FIRST_SIZE = 16 * MIB
 _SECOND_SIZE = 4 * MIB
 
 

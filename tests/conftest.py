@@ -4,23 +4,35 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hotspare.repository.keys import slot
 from lab import DiskSpec, LabGuest, ensure_host, sweep
 from lab.image import guest_image
+from tests.long_files import LONG_FILES
 
 _MIB = 1024 * 1024
 
+# An example may take as long as it takes on a busy host; a test as a whole has its timeout.
+settings.register_profile("busy host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy host")
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests on real virtual machines a second try, which the summary shows.
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give tests on real virtual machines a second try, which the summary shows; long files go first.
 
     Guests under emulation share two cores with other tests: now and then one is not up in time. All other
     tests have one try.
+
+    A file is done by one process. A long one that is begun late has the other processes wait for it with
+    nothing to do.
     """
     for item in items:
         if item.get_closest_marker("lab"):
             item.add_marker(pytest.mark.flaky(reruns=1))
+    if hasattr(config, "workerinput"):  # one of several processes
+        places = {name: place for place, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: places.get(item.location[0].removeprefix("tests/"), len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

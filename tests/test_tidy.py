@@ -4,11 +4,13 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from hotspare.cli.app import app
+from tests.long_files import LONG_FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "hotspare"
@@ -21,6 +23,7 @@ TESTS_OF_THE_WHOLE = {"simulation", "contracts", "compat", "lab", "demo", "bench
 """Folders of tests that belong to no single folder of the source."""
 
 
+@cache
 def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
@@ -40,7 +43,9 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
+    """Parse a file, once: all files take seconds."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -49,6 +54,10 @@ def test_files_are_short() -> None:
         name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in python_files(*FOLDERS)
     }
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
+
+
+def test_long_files_are_there() -> None:
+    assert [name for name in LONG_FILES if not (TESTS / name).is_file()] == []
 
 
 def test_functions_are_short() -> None:

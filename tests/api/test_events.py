@@ -63,7 +63,7 @@ def served_at(world: World) -> Iterator[str]:
         thread.start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         # The next test's server serves the same application.
         old = world.app.state.server

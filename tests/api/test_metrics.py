@@ -2,11 +2,15 @@
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +20,7 @@ from hotspare.cli.options import Options
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError
 from hotspare.repository.tested import BootRecord, put_boot
-from lab.promtool import promtool
+from lab.prometheus import prometheus, promtool
 from tests.api.world import World, made_program, make_machines, served
 from tests.cli.program import Program
 from tests.jobs.daemon import site, wait_for
@@ -147,6 +151,74 @@ def test_every_alert_is_tried() -> None:
         each["alertname"] for test in tests["tests"] for each in test["alert_rule_test"] if each["exp_alerts"]
     }
     assert there - fired == set()
+
+
+@contextmanager
+def scraping(world: World, folder: Path) -> Iterator[str]:
+    """Have a Prometheus with our alert rules scrape the server as docs/api.md tells; gives its URL."""
+    found = re.search(r"Serving at https://(\S+)\.", (world.program.folder / "daemon-0.log").read_text())
+    assert found
+    (folder / "token").write_text(world.login("viewer"))
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(PACKAGING / "prometheus/alerts.yaml")],
+        "scrape_configs": [
+            {
+                "job_name": "hotspare",
+                "scheme": "https",
+                "authorization": {"credentials_file": str(folder / "token")},
+                "tls_config": {"ca_file": str(world.program.folder / "state/server/certificate.pem")},
+                "static_configs": [{"targets": [found[1]]}],
+            }
+        ],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [
+        str(prometheus()),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        yield f"http://{address}/api/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_a_real_prometheus_answers_every_panel_and_understands_every_rule(
+    scraped: World, tmp_path: Path
+) -> None:
+    with scraping(scraped, tmp_path) as url, httpx.Client(timeout=60) as client:
+
+        def values(expression: str) -> list[Any]:
+            answer = client.get(f"{url}/query", params={"query": expression}).raise_for_status()
+            return list(answer.json()["data"]["result"])
+
+        def alerts() -> dict[str, str]:
+            groups = client.get(f"{url}/rules").raise_for_status().json()["data"]["groups"]
+            rules = [rule for group in groups for rule in group["rules"]]
+            assert {rule["health"] for rule in rules} <= {"ok", "unknown"}, rules
+            return {rule["name"]: rule["state"] for rule in rules}
+
+        def has_scraped() -> bool:
+            with suppress(httpx.TransportError):  # it begins to listen
+                return bool(values("hotspare_info"))
+            return False
+
+        wait_for(has_scraped, (tmp_path / "log").read_text)
+        dashboard = json.loads((PACKAGING / "grafana/hotspare.json").read_text())
+        asked = {
+            panel["title"]: target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+        }
+        assert [title for title, expression in asked.items() if not values(expression)] == []
+        # One machine has no policy; the rule waits for a day before it tells anybody.
+        wait_for(lambda: alerts()["HotspareMachineUnprotected"] == "pending", lambda: str(alerts()))
+        assert alerts()["HotspareRpoBroken"] == "inactive"
 
 
 def expressions() -> Iterator[tuple[str, str]]:

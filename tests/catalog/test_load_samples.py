@@ -50,11 +50,15 @@ def test_the_last_run_of_each_machine_by_a_policy_is_found(catalog: Catalog) -> 
     catalog.finish_run(begin(catalog, "web", "nightly"), RunResult(outcome="interrupted"))
     lost = begin(catalog, "web", "nightly")
     catalog._connection.execute("UPDATE runs SET process = 'x/1/0' WHERE id = ?", (lost,))
-    found = catalog.last_runs_of("nightly")
-    assert [(key, run.id, run.policy) for key, run in found.items()] == [((HOST, "web"), last, "nightly")]
+    found = catalog.last_run_of("nightly", HOST, "web")
+    assert found
+    assert (found.id, found.policy) == (last, "nightly")
+    assert catalog.last_run_of("nightly", HOST, "db") is None
     assert len(catalog.runs(9, policy="nightly")) == 4
     goes_on = begin(catalog, "web", "nightly")
-    assert [run.id for run in catalog.last_runs_of("nightly").values()] == [goes_on]
+    found = catalog.last_run_of("nightly", HOST, "web")
+    assert found
+    assert found.id == goes_on
 
 
 def test_only_good_backups_tell_how_fast_a_machine_is(catalog: Catalog) -> None:

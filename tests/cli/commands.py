@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from cyclopts import App
 
-from hotspare.cli.app import NOUNS, app
+from hotspare.cli.app import app
+from hotspare.cli.nouns import NOUNS
 
 
 def every_command() -> dict[str, App]:

@@ -40,7 +40,7 @@ def test_makes_points_until_it_is_interrupted_and_gets_over_a_failure(
             if number == 2:
                 machine.domain.abortJob()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
 
         assert process.returncode == 0, err
         assert out == ""

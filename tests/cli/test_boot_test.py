@@ -146,6 +146,7 @@ def test_a_database_and_its_application_pass_beside_the_running_original(
     assert [mine[name]["boots"] for name in (database.name, app.name)] == [True, True]
 
 
+@pytest.mark.soak
 def test_what_fails_is_told_and_two_at_once_do_not_meet(
     program: Program, database: LabGuest, app: LabGuest
 ) -> None:

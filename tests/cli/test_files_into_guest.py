@@ -7,6 +7,7 @@ import pytest
 
 from hotspare.units import MIB
 from lab.guest import LabGuest
+from tests.cli.boot_machines import machine_that_is_off
 from tests.cli.lab_program import program_for_libvirt
 from tests.cli.program import Program
 
@@ -52,10 +53,10 @@ def test_files_come_back_into_a_running_guest(guest: LabGuest, program: Program)
     assert guest.exec("cat /data/conf/a") == "one"
 
 
-def test_a_guest_whose_agent_does_not_answer(guest: LabGuest, program: Program) -> None:
-    guest.exec("echo one > /data/a && sync")
-    program.expect("backup", guest.name)
-    guest.destroy()
-    refused = program.run("files", "restore", guest.name, "vda:/a", "--into-guest", "--to", "/data/new")
+def test_a_guest_whose_agent_does_not_answer(lab_host: None, program: Program) -> None:
+    with machine_that_is_off("silent", "echo one") as guest:
+        program.expect("backup", guest.name)
+        words = ("files", "restore", guest.name, "vda:/at-boot", "--into-guest", "--to", "/data/new")
+        refused = program.run(*words)
     assert refused.status == 20
     assert "guest agent" in refused.err

@@ -32,6 +32,7 @@ def small_scratch(lab_host: None) -> Iterator[Path]:
             subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.soak  # test_guest_safety.py has it without the command line
 def test_a_backup_that_lasts_too_long_for_its_scratch_space_is_given_up(
     small_scratch: Path, guest: LabGuest, tmp_path: Path
 ) -> None:

@@ -85,11 +85,11 @@ def journald() -> Iterator[str]:
     runtime = Path(f"/run/systemd/journal.{name}")
     daemon = subprocess.Popen([JOURNALD, name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for((runtime / "socket").exists, patience=20)
+        wait_for((runtime / "socket").exists)
         yield name
     finally:
         daemon.terminate()
-        daemon.wait(20)
+        daemon.wait(60)
         for kept in (Path("/var/log/journal"), Path("/run/log/journal")):
             for folder in kept.glob(f"*.{name}"):
                 shutil.rmtree(folder)
@@ -110,7 +110,7 @@ def test_the_real_journal_finds_entries_by_their_fields(
         command = ["journalctl", f"--namespace={journald}", "--output=cat", "--quiet", *words]
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
-    wait_for(lambda: "backup of db" in found(), patience=20)
+    wait_for(lambda: "backup of db" in found())
     assert found("MACHINE=web", "RUN=7") == "backup of web: failed\nsecond line\n"
     assert found("POLICY=nightly", "--priority=err") == "backup of web: failed\nsecond line\n"
     assert found("MACHINE=db") == "backup of db: ok\n"

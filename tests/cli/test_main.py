@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from hotspare import __version__
-from hotspare.cli import main as main_module
-from hotspare.cli.app import NOUNS
 from hotspare.cli.main import main, wants_json
+from hotspare.cli.nouns import NOUNS
 from hotspare.errors import NoSpace
 from tests.cli.commands import every_command
 from tests.cli.program import Program
@@ -18,14 +17,23 @@ from tests.cli.program import Program
 def test_help_lists_every_noun(program: Program) -> None:
     done = program.run_process("--help")
     assert done.status == 0
-    assert all(noun in done.out for noun in NOUNS)
+    assert all(f"\n  {noun} " in done.out for noun in NOUNS)
     assert done.err == ""
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "300"])
+def test_help_fits_the_terminal(program: Program, columns: str) -> None:
+    done = program.expect("--help", COLUMNS=columns)
+    assert done.out == program.expect(COLUMNS=columns).out
+    nouns = done.out.partition("Protect:")[2].partition("Begin with:")[0]
+    assert max(map(len, nouns.splitlines())) <= max(40, min(int(columns), 100))
 
 
 def test_help_imports_no_engine() -> None:
     code = (
         "import sys; from hotspare.cli.main import main; main(['--help'])\n"
-        "heavy = {'numpy', 'libvirt', 'cryptography', 'zstandard', 'sqlite3', 'hotspare.backup.machine'}\n"
+        "heavy = {'cyclopts', 'rich', 'numpy', 'libvirt', 'cryptography', 'sqlite3', 'zstandard'}\n"
+        "heavy |= {'hotspare.backup.machine'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -111,7 +119,7 @@ def break_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def broken(*_words: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(main_module, "app", broken)
+    monkeypatch.setattr("hotspare.cli.app.app", broken)
 
 
 def test_an_error_is_one_paragraph(

@@ -115,7 +115,7 @@ def test_a_receiver_that_does_not_answer_holds_no_backup_up(program: Program) ->
         receivers(program, "a:\n  url_variable: A\n  match:\n    events: [run-ok]\n")
         began = time.monotonic()
         program.expect("backup", "web", A=url)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 45
 
 
 def test_mistakes_in_the_receivers_fail_no_backup(program: Program) -> None:

@@ -106,7 +106,7 @@ def test_several_machines_in_order(site: Site, tmp_path: Path) -> None:
     assert not names_there() & set(names)
 
 
-@pytest.mark.parametrize("kind", ["sftp", "s3"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("sftp", marks=pytest.mark.soak)])
 def test_from_a_remote_store(site: Site, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     program = site.program
     if kind == "sftp":

@@ -81,6 +81,7 @@ def test_the_server_is_killed(machine: Recovered) -> None:
     machine.expect_records(acked)
 
 
+@pytest.mark.soak
 def test_the_server_and_who_watches_it_are_killed(machine: Recovered) -> None:
     machine.read_all()
     machine.kill_keeper()

@@ -79,7 +79,7 @@ def program(tmp_path: Path) -> Program:
 
 
 def test_the_lease_of_a_machine(program: Program, states: dict[str, Path]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while True:
         lease = program.run("replica", "lease", "web", "--state", states["source"], "-o", "json").document()
         if all(lease["answers"].values()) or time.monotonic() > end:
@@ -119,7 +119,7 @@ def test_the_policy(program: Program, states: dict[str, Path]) -> None:
     assert not set_up["automatic"]
     automatic = policy("--automatic")
     assert automatic == {**set_up, "automatic": True}
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not list(states["source"].glob("fences/*.fence")):
         assert time.monotonic() < end, "nobody would stop the machine"
         time.sleep(0.05)

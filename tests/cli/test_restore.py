@@ -75,7 +75,7 @@ def test_two_restores_to_one_place_do_not_meet(program: Program, disk: Path) -> 
     target = program.folder / "out.raw"
     partial = program.folder / ".out.raw.hotspare-partial"
     words = ("restore", "web", "--disk", f"{name_of_disk(program)}={target}")
-    first = program.start(*words, HOTSPARE_DOWNLOAD_LIMIT="1MiB/s")
+    first = program.start(*words, HOTSPARE_DOWNLOAD_LIMIT="3MiB/s")
     deadline = time.monotonic() + 60
     while not space_taken(partial):
         assert first.poll() is None, first.communicate()

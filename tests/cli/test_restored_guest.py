@@ -207,6 +207,7 @@ def test_what_is_unsafe_is_refused(off: Protected) -> None:
     assert off.content() == off.content_of_point()
 
 
+@pytest.mark.soak  # pools: tests/platforms/libvirt/test_placement.py
 def test_as_a_new_machine_in_a_pool(protected: Protected) -> None:
     name = domain_name("in-pool")
     with tempfile.TemporaryDirectory(prefix="hotspare-test-", dir="/var/tmp") as folder:

@@ -5,6 +5,7 @@ the program alike, and the files of the checkout can be read all the same.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -60,6 +61,10 @@ def user(program: Program, lab_host: None) -> Iterator[User]:
     with tempfile.TemporaryDirectory(prefix="hs-", dir="/tmp", ignore_cleanup_errors=True) as home:
         user = User(program, Path(home))
         (user.home / "run").mkdir(mode=0o700)
+        # What libvirt knows of this host's QEMU takes each of its daemons many seconds to find out again.
+        known = Path("/var/cache/libvirt/qemu")
+        if known.exists():
+            shutil.copytree(known, user.home / ".cache/libvirt/qemu")
         try:
             yield user
         finally:

@@ -127,16 +127,16 @@ def lab_program(tmp_path: Path, lab_host: None) -> Iterator[Program]:
 @pytest.mark.lab
 @pytest.mark.timeout(300)
 def test_a_guest_that_writes_all_the_time(lab_program: Program, tmp_path: Path) -> None:
-    with LabGuest.create("unused", disks=[DiskSpec(size=256 * MIB)]) as guest:
+    with LabGuest.create("unused", disks=[DiskSpec(size=128 * MIB)]) as guest:
         guest.start().wait_ready()
         for number in range(4):
-            guest.write_random(f"/data/deleted{number}", 12 * MIB)
+            guest.fill(f"/data/deleted{number}", 8 * MIB)
         kept = guest.write_random("/data/kept", 4 * MIB)
         guest.exec("rm /data/deleted* && sync")
         guest.start_workload()
         points = []
         for number in range(3):
-            guest.write_random(f"/data/new{number}", 2 * MIB)
+            guest.fill(f"/data/new{number}", 2 * MIB)
             guest.exec(f"rm -f /data/new{number - 1}")
             acked = guest.acked()
             done = lab_program.expect("backup", guest.name, "-o", "json").document()
@@ -146,7 +146,7 @@ def test_a_guest_that_writes_all_the_time(lab_program: Program, tmp_path: Path) 
         lab_program.expect("restore", guest.name, "--to", new_name)
     full = points[0]
     assert [one["kept_because"] for one in full["file_systems"]] == [None]
-    assert full["bytes_read"] < 40 * MIB, "48 MiB were deleted"
+    assert full["bytes_read"] < 28 * MIB, "32 MiB were deleted"
     with LabGuest.attach(new_name) as restored:
         image = restored.disks["vda"]
         raw = tmp_path / "restored.raw"
@@ -162,9 +162,9 @@ def test_a_guest_that_writes_all_the_time(lab_program: Program, tmp_path: Path) 
 
 @pytest.mark.lab
 def test_without_a_freeze_nothing_unsafe_is_left_out(lab_program: Program, tmp_path: Path) -> None:
-    with LabGuest.create("unfrozen", disks=[DiskSpec(size=128 * MIB)]) as guest:
+    with LabGuest.create("unfrozen", disks=[DiskSpec(size=64 * MIB)]) as guest:
         guest.start().wait_ready()
-        guest.write_random("/data/deleted", 16 * MIB)
+        guest.fill("/data/deleted", 16 * MIB)
         guest.exec("rm /data/deleted && sync")
         guest.start_workload()
 

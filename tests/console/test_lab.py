@@ -32,7 +32,7 @@ def program(tmp_path: Path, lab_host: None) -> Iterator[Program]:
 def test_from_the_first_run_to_a_restored_virtual_machine(
     program: Program, guest: LabGuest, tmp_path: Path
 ) -> None:
-    digest = guest.write_random("/data/first", 24 * MIB)
+    digest = guest.write_random("/data/first", 12 * MIB)
     name = domain_name("console-restored")
     with chromium() as browser, server(program) as serving, visiting(browser, serving.url) as visit:
         visit.first_run(serving.setup_code or "")

@@ -139,5 +139,5 @@ def test_a_commit_waits_for_a_database_that_is_busy(engine: sa.Engine) -> None:
     assert thread.is_alive()
     transaction.commit()
     held.close()
-    thread.join(10)
+    thread.join(60)
     assert claims.of(["job"])["job"].state == "committing"

@@ -28,7 +28,7 @@ def test_the_server_sends_what_its_runs_have_to_tell(tmp_path: Path) -> None:
         # The slow one is still being waited for: by nobody who backs up, and by nobody else's notices.
         served.ask("nightly", "db")
         served.job(machine="db", state="ok")
-        wait_for(lambda: len(http.got) == 2, served.describe, patience=20)
+        wait_for(lambda: len(http.got) == 2, served.describe)
         assert server.stop() == 0
         assert http.titles[0].endswith("INFO: web was backed up by nightly")
         assert (tmp_path / "state/server.heartbeat").exists()

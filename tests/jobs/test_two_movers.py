@@ -48,7 +48,7 @@ def test_one_is_killed_one_is_suspended_and_the_third_finishes(
     doing = [served.job(id=job, state="running", attempt=1)["mover"] for job in jobs]
     (killed,) = [one for one in movers if one.title == doing[0]]
     (asleep,) = [one for one in movers if one.title == doing[1]]
-    third = served.start("mover", "--slots", "1", apart=True, **SLOW)
+    third = served.start("mover", "--slots", "1", apart=True)
     third.wait_ready()
     killed.signal(signal.SIGKILL)
     asleep.signal(signal.SIGSTOP)

@@ -1,6 +1,7 @@
 """What the lab promises about its guests; all later tests with real machines stand on it."""
 
 import hashlib
+from collections.abc import Iterator
 
 import libvirt
 import pytest
@@ -50,34 +51,46 @@ def test_freeze_holds_writes_back_and_calls_the_hook(module_guest: LabGuest) -> 
     assert module_guest.exec("cat /run/fsfreeze.log") == "freeze\nthaw"
 
 
-def test_data_survive_an_orderly_shutdown(guest: LabGuest) -> None:
-    digest = guest.write_random("/data/file", MIB)
-    guest.shutdown(by="agent")
-    assert not guest.running
-    guest.start().wait_ready()
-    assert guest.sha256("/data/file") == digest
-    guest.shutdown(by="power-button")
-    assert not guest.running
+@pytest.fixture
+def switched(module_guest: LabGuest) -> Iterator[LabGuest]:
+    """The guest of this module, for a test that may leave it off."""
+    yield module_guest
+    if not module_guest.running:
+        module_guest.start()
+    module_guest.wait_ready()
 
 
-def test_reboot_comes_back_in_the_same_qemu(guest: LabGuest) -> None:
-    guest.exec("touch /run/gone-after-reboot /data/there-after-reboot")
-    before = guest.domain.ID()
-    guest.reboot()
-    assert guest.domain.ID() == before
-    assert guest.exec("ls /run/gone* /data/there* 2>/dev/null || true") == "/data/there-after-reboot"
+def test_data_survive_an_orderly_shutdown(switched: LabGuest) -> None:
+    digest = switched.write_random("/data/file", MIB)
+    switched.shutdown(by="agent")
+    assert not switched.running
+    switched.start().wait_ready()
+    assert switched.sha256("/data/file") == digest
+    switched.shutdown(by="power-button")
+    assert not switched.running
 
 
-def test_what_was_acknowledged_survives_a_kill(guest: LabGuest) -> None:
-    guest.start_workload("/data/journal")
-    guest.exec("while [ $(tail -n 1 /data/journal || echo 0) -lt 20 ]; do usleep 20000; done")
-    guest.kill()
-    assert not guest.running
-    acked = guest.acked()
-    guest.start().wait_ready()
-    assert int(guest.exec("tail -n 1 /data/journal")) >= acked >= 19
+@pytest.mark.soak
+def test_reboot_comes_back_in_the_same_qemu(switched: LabGuest) -> None:
+    switched.exec("touch /run/gone-after-reboot /data/there-after-reboot")
+    before = switched.domain.ID()
+    switched.reboot()
+    assert switched.domain.ID() == before
+    assert switched.exec("ls /run/gone* /data/there* 2>/dev/null || true") == "/data/there-after-reboot"
 
 
+@pytest.mark.soak
+def test_what_was_acknowledged_survives_a_kill(switched: LabGuest) -> None:
+    switched.start_workload("/data/journal")
+    switched.exec("while [ $(tail -n 1 /data/journal || echo 0) -lt 20 ]; do usleep 20000; done")
+    switched.kill()
+    assert not switched.running
+    acked = switched.acked()
+    switched.start().wait_ready()
+    assert int(switched.exec("tail -n 1 /data/journal")) >= acked >= 19
+
+
+@pytest.mark.soak  # the demonstration does so, twice
 def test_a_guest_boots_from_its_own_disk_and_has_more_disks(lab_host: None) -> None:
     disks = [DiskSpec(size=128 * MIB), DiskSpec(size=16 * MIB, format="raw")]
     with LabGuest.create("bootable", kind="disk", disks=disks) as guest:

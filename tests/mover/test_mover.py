@@ -116,6 +116,14 @@ def leftovers(remote: Remote, guest: LabGuest) -> list[str]:
     return found + ["a job"] * is_backed_up(guest)
 
 
+@pytest.fixture
+def unmarked(module_guest: LabGuest) -> LabGuest:
+    """The guest of this module, without marks of other tests' repositories."""
+    for checkpoint in module_guest.domain.listAllCheckpoints():
+        checkpoint.delete()
+    return module_guest
+
+
 def test_backup_and_restore_with_the_repository_on_this_host(remote: Remote, guest: LabGuest) -> None:
     program = remote.program
     first = guest.write_random("/data/first", 12 * MIB)
@@ -176,8 +184,9 @@ def test_errors_are_those_of_the_host(remote: Remote) -> None:
     assert "127.0.0.1" in nowhere.err
 
 
-def test_ctrl_c_reaches_the_mover(remote: Remote, guest: LabGuest) -> None:
-    guest.write_random("/data/much", 12 * MIB)
+def test_ctrl_c_reaches_the_mover(remote: Remote, unmarked: LabGuest) -> None:
+    guest = unmarked
+    guest.fill("/data/much", 8 * MIB)
     process = begin_slowly(remote, guest)
     done = interrupt(process)
 
@@ -189,8 +198,9 @@ def test_ctrl_c_reaches_the_mover(remote: Remote, guest: LabGuest) -> None:
     remote.program.expect("backup", guest.name)
 
 
-def test_a_mover_whose_user_is_gone_cleans_up_and_ends(remote: Remote, guest: LabGuest) -> None:
-    guest.write_random("/data/much", 12 * MIB)
+def test_a_mover_whose_user_is_gone_cleans_up_and_ends(remote: Remote, unmarked: LabGuest) -> None:
+    guest = unmarked
+    guest.fill("/data/much", 8 * MIB)
     process = begin_slowly(remote, guest)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -202,7 +212,7 @@ def test_a_mover_whose_user_is_gone_cleans_up_and_ends(remote: Remote, guest: La
 
 
 def begin_slowly(remote: Remote, guest: LabGuest) -> "subprocess.Popen[str]":
-    """Begin a backup that takes twenty seconds, and give it once it is under way."""
+    """Begin a backup that takes many seconds, and give it once it is under way."""
     process = remote.program.start("backup", guest.name, "--progress", "jsonl", "--read-limit", "512KiB/s")
     assert process.stderr is not None
     while '"progress"' not in (line := process.stderr.readline()):
@@ -212,12 +222,12 @@ def begin_slowly(remote: Remote, guest: LabGuest) -> "subprocess.Popen[str]":
 
 
 def test_a_repository_that_the_host_reaches_by_itself(
-    remote: Remote, guest: LabGuest, seaweed: Seaweed
+    remote: Remote, unmarked: LabGuest, seaweed: Seaweed
 ) -> None:
-    program = remote.program
+    guest, program = unmarked, remote.program
     program.environment |= {**seaweed.environment, "HOTSPARE_REPOSITORY": seaweed.url("plain/by-the-mover")}
     program.expect("repo", "create")
-    guest.write_random("/data/much", 12 * MIB)
+    guest.fill("/data/much", 12 * MIB)
     (full,) = program.expect("backup", guest.name, "-o", "json").document()["results"]
 
     assert full["point"]["bytes_stored"] > 12 * MIB

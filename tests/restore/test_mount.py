@@ -70,12 +70,12 @@ def mounted(points: Points, folder: Path) -> Iterator[Mount]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         assert mount.failure is None, mount.failure
         yield mount
     finally:
         mount.cancellation.cancel()
-        thread.join(20)
+        thread.join(60)
         alive = thread.is_alive()
         if folder.is_mount():
             subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -221,7 +221,7 @@ def test_signals_unmount(tmp_path: Path, source: Path, number: signal.Signals, l
     with alone(source, tmp_path / "mount", {"FUSE_LIBRARY_NAME": library}) as program:
         assert (tmp_path / "mount" / "vda" / "file").read_bytes() == b"content"
         program.send_signal(number)
-        assert program.wait(20) == 0
+        assert program.wait(60) == 0
         assert program.stdout is not None
         assert program.stdout.read() == b"done True\n"
         assert not (tmp_path / "mount").is_mount()
@@ -231,7 +231,7 @@ def test_what_a_kill_leaves_is_told(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "mount"
     with alone(source, folder) as program:
         program.kill()
-        program.wait(20)
+        program.wait(60)
         try:
             with pytest.raises(TargetExists, match=r"whose program was killed.*umount -l"):
                 mount_files({"p": {}}, folder, cancellation=Cancellation(), warn=print)
@@ -251,7 +251,7 @@ def test_folders_that_cannot_be_mounted_at(tmp_path: Path) -> None:
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():
         if time.monotonic() > deadline:
             return False

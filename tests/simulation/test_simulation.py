@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.history import run_history
 
-SECONDS = int(os.environ.get("SIMULATION_SECONDS", "60"))
+SECONDS = int(os.environ.get("SIMULATION_SECONDS", "20"))
 """Of one processor: so a busy machine runs as many histories as an idle one."""
 BATCHES = 10
 _LEAST = 20

@@ -88,6 +88,7 @@ def test_killed_at_a_local_store_they_lose_nothing(tmp_path: Path) -> None:
     kill_again_and_again(Site(str(tmp_path / "repository"), str(tmp_path / "copy"), os.environ))
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120 + 60 * ROUNDS)
 def test_killed_at_an_s3_store_they_lose_nothing(seaweed: Seaweed) -> None:
     site = Site(

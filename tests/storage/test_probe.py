@@ -52,7 +52,7 @@ def test_an_sftp_server(sshd: Sshd, tmp_path: Path) -> None:
 def test_a_server_that_keeps_its_word(seaweed: Seaweed) -> None:
     backend = open_s3(seaweed, "locked")
 
-    assert probe_store(backend, try_lock=True, lock_seconds=3) == StoreTraits(
+    assert probe_store(backend, try_lock=True, lock_seconds=7) == StoreTraits(
         read_after_write=True,
         list_after_write=True,
         conditional_put=True,

@@ -152,7 +152,7 @@ def test_a_connection_lost_in_the_middle_of_a_put(sshd: Sshd, backend: SftpBacke
 
     writer = threading.Thread(target=put)
     writer.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in folder.glob(".tmp-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     sshd.kill_sessions()

@@ -3,27 +3,30 @@
 import hmac
 import secrets
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotspare.access.approvals import Approvals
 from hotspare.access.attempts import Attempts
 from hotspare.access.audit import AuditLog
 from hotspare.access.challenges import Challenges
 from hotspare.access.database import AccessDatabase
-from hotspare.access.passkeys import Passkeys, RelyingParty
-from hotspare.access.provider import Provider
 from hotspare.access.roles import Grant, Role
-from hotspare.access.sign_on import SignOn
 from hotspare.access.tokens import LOGIN_LASTS, Token, Tokens
 from hotspare.access.users import User, Users
 from hotspare.errors import HotspareError, LoginRefused
+
+if TYPE_CHECKING:
+    from hotspare.access.passkeys import Passkeys, RelyingParty
+    from hotspare.access.provider import Provider
+    from hotspare.access.sign_on import SignOn
 
 
 class Access:
     """Users, tokens, approvals and the record, in one database."""
 
-    def __init__(self, folder: Path, provider: Provider | None = None) -> None:
+    def __init__(self, folder: Path, provider: "Provider | None" = None) -> None:
         """Open it in the state folder. Raises as ``AccessDatabase``.
 
         Args:
@@ -35,13 +38,30 @@ class Access:
         self.tokens = Tokens(self.database, self.users)
         self.audit = AuditLog(self.database)
         self.approvals = Approvals(self.database)
-        challenges = Challenges()
-        self.passkeys = Passkeys(self.database, self.users, challenges)
-        self.sign_on = SignOn(self.database, self.users, challenges, provider) if provider else None
+        self._challenges = Challenges()
+        self._provider = provider
         self._attempts = Attempts()
         self._addresses = Attempts(free=20)
         self.setup_code = None if self.users.all() else secrets.token_hex(8)
         """What the first user has to know, told on the server's own terminal; None once there is one."""
+
+    # Both are made when somebody comes by them: their libraries take a third of a second to import.
+
+    @cached_property
+    def passkeys(self) -> "Passkeys":
+        """Logins without a password."""
+        from hotspare.access.passkeys import Passkeys  # noqa: PLC0415
+
+        return Passkeys(self.database, self.users, self._challenges)
+
+    @cached_property
+    def sign_on(self) -> "SignOn | None":
+        """Logins that a provider answers for; None without one."""
+        if self._provider is None:
+            return None
+        from hotspare.access.sign_on import SignOn  # noqa: PLC0415
+
+        return SignOn(self.database, self.users, self._challenges, self._provider)
 
     def setup(self, code: str, name: str, password: str, address: str) -> User:
         """Make the first user, an admin.
@@ -86,7 +106,7 @@ class Access:
         return self.tokens.issue(user.name, "login", "login", lasts=LOGIN_LASTS)
 
     def log_in_with_passkey(
-        self, credential: dict[str, Any], party: RelyingParty, address: str
+        self, credential: dict[str, Any], party: "RelyingParty", address: str
     ) -> tuple[Token, str]:
         """Let somebody in by a passkey alone, as ``log_in``; ``credential`` as ``Passkeys.check`` takes it.
 

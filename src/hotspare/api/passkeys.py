@@ -1,19 +1,21 @@
 """Routes of passkeys: to log in with one, and to have one's own made and removed."""
 
 import ipaddress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from hotspare.access.passkeys import Passkey, RelyingParty
 from hotspare.api.answers import answer
 from hotspare.api.guard import CallerHere, Server, ServerHere, address_of, origin_of
 from hotspare.api.inside import Strict
 from hotspare.api.people import TotpRequest
 from hotspare.errors import UsageError
+
+if TYPE_CHECKING:
+    from hotspare.access.passkeys import Passkey, RelyingParty
 
 
 class ProofRequest(TotpRequest):
@@ -78,7 +80,7 @@ def remove_passkey(
     return answer("passkey-removed", id=removed.id, name=removed.name)
 
 
-def party_of(request: Request, server: Server) -> RelyingParty:
+def party_of(request: Request, server: Server) -> "RelyingParty":
     """Give the server as the browser that asks knows it.
 
     Raises ``UsageError`` where there can be no passkeys.
@@ -95,6 +97,8 @@ def party_of(request: Request, server: Server) -> RelyingParty:
             meaning="Nothing was done",
             hint="Open the server by its name, or as localhost on its own host",
         )
+    from hotspare.access.passkeys import RelyingParty  # noqa: PLC0415 - its libraries take long to import
+
     return RelyingParty(host, origin)
 
 
@@ -106,7 +110,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _fields(passkey: Passkey) -> dict[str, Any]:
+def _fields(passkey: "Passkey") -> dict[str, Any]:
     return {
         "id": passkey.id,
         "name": passkey.name,

@@ -224,21 +224,17 @@ class Catalog:
             rows = self._connection.execute(query, (platform, machine, repository, limit)).fetchall()
         return [run_of(row) for row in rows]
 
-    def last_runs_of(self, policy: str) -> dict[tuple[str, str], RunRow]:
-        """Give the newest run of a policy for each machine, by platform and the machine's name."""
-        # The newest that ended, and all that have no end: which of these goes on, SQLite cannot tell.
+    def last_run_of(self, policy: str, platform: str, machine: str) -> RunRow | None:
+        """Give the newest run of a policy for a machine, by its name; None without one."""
+        # A run that was killed or stopped says nothing about the machine: it is due as before. Which of those
+        # without an end were killed, SQLite cannot tell; so as many are read as it takes.
         query = """
-            SELECT * FROM runs WHERE id IN (
-                SELECT max(id) FROM runs WHERE policy = :policy
-                AND outcome NOT IN ('interrupted', 'missed') GROUP BY platform, machine
-                UNION SELECT id FROM runs WHERE policy = :policy AND outcome IS NULL
-            ) ORDER BY id
+            SELECT * FROM runs WHERE platform = ? AND machine = ? AND policy = ?
+            AND (outcome IS NULL OR outcome NOT IN ('interrupted', 'missed')) ORDER BY id DESC
         """
         with explained(self.path):
-            rows = self._connection.execute(query, {"policy": policy}).fetchall()
-        # A run that was killed or stopped says nothing about the machine: it is due as before.
-        runs = [run for run in map(run_of, rows) if run.outcome != "lost"]
-        return {(run.platform, run.machine): run for run in runs}
+            runs = map(run_of, self._connection.execute(query, (platform, machine, policy)))
+            return next((run for run in runs if run.outcome != "lost"), None)
 
     def running_backups(self, platform: str) -> list[RunRow]:
         """Give the backups of machines of a platform that go on now, in whatever process of this host."""

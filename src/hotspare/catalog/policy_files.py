@@ -111,7 +111,7 @@ class PolicyFiles:
         """Read the limits; the usual ones when there is no file. Raises ``ConfigError``."""
         path = self.path(_LIMITS)
         text = self._read(path)
-        return Limits() if text is None else read_limits(text, str(path))
+        return Limits() if text is None else _understood_limits(text, str(path))
 
     def put_limits(self, limits: Limits) -> None:
         """Write the limits. Raises as ``put``."""
@@ -164,6 +164,10 @@ class PolicyFiles:
 def _understood(text: str, name: str, source: str) -> Policy:
     """Read a policy once: a server looks at all of them for each list of machines."""
     return read_policy(text, name, source)
+
+
+_understood_limits = lru_cache(maxsize=8)(read_limits)
+"""Likewise: a server looks at them every second."""
 
 
 def _make_durable(folder: Path) -> None:

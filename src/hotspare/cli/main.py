@@ -1,21 +1,28 @@
 """Where the command line begins and ends: runs a command and turns errors into words and an exit status."""
 
 import ctypes
+import gc
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from traceback import print_exception
+from typing import TYPE_CHECKING
 
-from cyclopts import CycloptsError
-
-from hotspare.cli.app import app
+from hotspare import __version__
 from hotspare.cli.elsewhere import Elsewhere, OnServer
-from hotspare.cli.output import error_document, note
+from hotspare.cli.nouns import overview
+from hotspare.cli.output import error_document, note, print_text
 from hotspare.errors import HotspareError, Interrupted, UsageError
 from hotspare.units import MIB
 
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
+
+_UNCOLLECTED_MAX = 50_000
+"""Objects that are there more, until Python looks for cycles among them; usually that is 700, and a tenth of
+the time of starting goes into looking at what libraries have just made, to stay."""
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 """Names of mallopt(3), from malloc.h."""
@@ -28,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; None for those of this process.
     """
     _keep_freed_memory()
+    gc.set_threshold(_UNCOLLECTED_MAX)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(_with_server_last(words))
@@ -52,10 +60,20 @@ def _keep_freed_memory() -> None:
 
 
 def _run(words: list[str]) -> int:
+    if words in ([], ["--help"], ["-h"]):
+        print_text(overview())
+        return 0
+    if words == ["--version"]:
+        print_text(__version__)
+        return 0
+    from cyclopts import CycloptsError  # noqa: PLC0415 - it takes longer to import than all of the above
+
+    from hotspare.cli.app import app  # noqa: PLC0415 - likewise
+
     try:
         app(words, exit_on_error=False, print_error=False)
     except Elsewhere as elsewhere:
-        from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - it takes long to import
+        from hotspare.cli.run_elsewhere import run_elsewhere  # noqa: PLC0415 - likewise
 
         return run_elsewhere(elsewhere, words)
     except OnServer as asked:
@@ -76,7 +94,7 @@ def _with_server_last(words: list[str]) -> list[str]:
     return words
 
 
-def _usage_error(error: CycloptsError) -> UsageError:
+def _usage_error(error: "CycloptsError") -> UsageError:
     error.verbose = False
     chain = " ".join(("hotspare", *(error.command_chain or ())))
     return UsageError(str(error).strip(), hint=f'See "{chain} --help"')

@@ -29,16 +29,16 @@ class DueMachine:
 
 def those_due(fleet: Fleet, policy: Policy, chosen: Sequence[Chosen], now: datetime) -> list[DueMachine]:
     """Give those machines of a policy that are due."""
-    last = fleet.catalog.last_runs_of(policy.name)
     changed_at = fleet.session.policies().changed_at(policy.name)
-    found = []
+    never = never_ran_since(policy, changed_at)
+    since = []
     for one in chosen:
-        run_before = last.get((one.machine.platform, one.machine.name))
-        since = run_before.started_at if run_before else never_ran_since(policy, changed_at)
-        due = due_since(policy, since, now)
-        if due is not None:
-            found.append(DueMachine(one, since, due))
-    return found
+        run_before = fleet.catalog.last_run_of(policy.name, one.machine.platform, one.machine.name)
+        since.append(run_before.started_at if run_before else never)
+    if not since or (max(since) <= now and due_since(policy, min(since), now) is None):
+        return []  # as at most times: what is not due since the oldest run is not due since any other
+    dues = ((one, began, due_since(policy, began, now)) for one, began in zip(chosen, since, strict=True))
+    return [DueMachine(one, began, due) for one, began, due in dues if due is not None]
 
 
 def request_of(fleet: Fleet, policy: Policy, chosen: Chosen, mover: str, now: datetime) -> Request:

@@ -40,7 +40,7 @@ def forget(
     with Session(options) as session:
         policy = session.policies().get(name)
         fleet = Fleet(session)
-        judged = judge(fleet, policy, fleet.machines_of(policy)[0], output.warn)
+        judged = judge(fleet, policy, fleet.machines_of(policy), output.warn)
         doomed = [one for one in judged if not one.reasons]
         kept_meanwhile: set[str] = set()
         locked_until = None

@@ -140,7 +140,7 @@ class _Queue:
         Raises:
             MachineNotFound: there are none, and the policy was to run whether due or not.
         """
-        chosen, _ = self.fleet.machines_of(policy)
+        chosen = self.fleet.machines_of(policy)
         if not chosen and not self.due:
             raise MachineNotFound(
                 f"{policy.name} selects no machine of {', '.join(self.fleet.platforms_of(policy))}",

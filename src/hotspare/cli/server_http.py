@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from hotspare.access.access import Access
-from hotspare.access.provider import read_provider
 from hotspare.api.actions import Actions
 from hotspare.api.app import make_app
 from hotspare.api.certificate import Certificate, own_certificate
@@ -23,6 +24,9 @@ from hotspare.api.serving import listen, server_for
 from hotspare.cli.session import Session
 from hotspare.console.app import add_console
 from hotspare.errors import UsageError
+
+if TYPE_CHECKING:
+    from hotspare.access.provider import Provider
 
 PROGRAM = (sys.executable, "-P", "-c", "import sys; from hotspare.cli.main import main; sys.exit(main())")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -88,8 +92,7 @@ def whole_app(estate: Estate, access: Access, actions: Actions) -> FastAPI:
 def opened_parts(session: Session) -> Iterator[tuple[Estate, Access, Actions]]:
     """Open what the application works with; closed when the block is left."""
     estate = Estate(lambda: Session(session.options))
-    sign_on_file = session.settings.sign_on_file
-    access = Access(session.settings.state_folder, read_provider(sign_on_file) if sign_on_file else None)
+    access = Access(session.settings.state_folder, _provider(session.settings.sign_on_file))
     actions = Actions(PROGRAM, _environment(session), estate.look_again)
     try:
         yield estate, access, actions
@@ -97,6 +100,14 @@ def opened_parts(session: Session) -> Iterator[tuple[Estate, Access, Actions]]:
         actions.close()
         estate.close()
         access.close()
+
+
+def _provider(file: Path | None) -> "Provider | None":
+    if file is None:
+        return None
+    from hotspare.access.provider import read_provider  # noqa: PLC0415 - its libraries take long to import
+
+    return read_provider(file)
 
 
 def _serve(server: uvicorn.Server, sockets: list[socket.socket]) -> None:

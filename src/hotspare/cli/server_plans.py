@@ -125,7 +125,7 @@ class ServerPlans:
 
     def _due_by(self, policy: Policy, now: datetime) -> list[Due]:
         fleet = self._opened()
-        chosen, _ = fleet.machines_of(policy)
+        chosen = fleet.machines_of(policy)
         found = []
         for machine in those_due(fleet, policy, chosen, now):
             request = request_of(fleet, policy, machine.chosen, _host(), now)

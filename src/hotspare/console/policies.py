@@ -173,7 +173,7 @@ def run(request: Request, policy: PolicyName, server: ServerHere, caller: Caller
     """Have all machines backed up that a policy selects, as soon as limits allow."""
     known = server.estate.policies().get(policy)
     with server.estate.fleet() as fleet:
-        chosen, _ = fleet.machines_of(known)
+        chosen = fleet.machines_of(known)
     if not chosen:
         raise UsageError(f"The policy {policy} selects no machine", meaning="Nothing was begun")
     for one in chosen:

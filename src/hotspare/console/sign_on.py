@@ -1,14 +1,18 @@
 """Pages of single sign-on: to the provider, back from it, and out of it."""
 
+from typing import TYPE_CHECKING
+
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from hotspare.access.sign_on import SignOn
 from hotspare.api.guard import Server, ServerHere, address_of, origin_of
 from hotspare.console import browser
 from hotspare.console.entrance import login_page
 from hotspare.console.rendering import page, see_other
 from hotspare.errors import HotspareError, NotThere
+
+if TYPE_CHECKING:
+    from hotspare.access.sign_on import SignOn
 
 _BACK = "/login/sign-on/back"
 
@@ -51,7 +55,7 @@ def end(request: Request, server: ServerHere) -> Response:
     return RedirectResponse(address, 303) if address else see_other("/login")
 
 
-def _sign_on(server: Server) -> SignOn:
+def _sign_on(server: Server) -> "SignOn":
     if server.access.sign_on is None:
         raise NotThere(
             "There is no single sign-on here", meaning="Nothing was done", hint="Log in by password"

@@ -1,5 +1,6 @@
 """What a policy meets on this host: its platforms, their machines, its repository, and how machines stand."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -62,22 +63,28 @@ class Fleet:
         uris = policy.select.platforms or (self.session.settings.platform,)
         return tuple(dict.fromkeys(plain_uri(uri) for uri in uris))
 
-    def machines_of(self, policy: Policy) -> tuple[list[Chosen], list[Chosen]]:
-        """Give the machines that a policy selects, and the others of its platforms, each with the reason.
+    def machines_of(self, policy: Policy) -> list[Chosen]:
+        """Give the machines that a policy selects, each with the reason.
 
         Raises:
             PlatformUnavailable: one of its platforms does not answer.
         """
-        chosen: list[Chosen] = []
-        others: list[Chosen] = []
+        return [
+            Chosen(machine, policy.select.reason(machine.name, machine.marks.tags))
+            for machine, obstacle in self._judged(policy)
+            if obstacle is None
+        ]
+
+    def others_of(self, policy: Policy) -> list[Chosen]:
+        """Give the other machines of its platforms, each with the reason. Raises as ``machines_of``."""
+        return [Chosen(machine, obstacle) for machine, obstacle in self._judged(policy) if obstacle]
+
+    def _judged(self, policy: Policy) -> Iterator[tuple[Machine, str | None]]:
         for uri in self.platforms_of(policy):
             if uri not in self._machines:
                 self._machines[uri] = self.platform(uri).machines()
             for machine in self._machines[uri]:
-                obstacle = policy.select.obstacle(machine.name, machine.marks.tags)
-                reason = policy.select.reason(machine.name, machine.marks.tags)
-                (others if obstacle else chosen).append(Chosen(machine, obstacle or reason))
-        return chosen, others
+                yield machine, policy.select.obstacle(machine.name, machine.marks.tags)
 
     def selected(self, policy: Policy, reference: str, platform: str | None = None) -> Machine:
         """Find one of the machines that a policy selects, by its name or id.
@@ -90,7 +97,7 @@ class Fleet:
         wanted = plain_uri(platform) if platform else None
         found = [
             one.machine
-            for one in self.machines_of(policy)[0]
+            for one in self.machines_of(policy)
             if reference in {one.machine.name, one.machine.id} and wanted in {None, one.machine.platform}
         ]
         if not found:

@@ -51,7 +51,7 @@ def look(
         PlatformUnavailable: one of its platforms does not answer.
         HotspareError: its repository cannot be opened.
     """
-    chosen, others = fleet.machines_of(policy)
+    chosen, others = fleet.machines_of(policy), fleet.others_of(policy)
     url = fleet.repository(policy).backend.url if retention else (fleet.repository_url(policy) or "")
     low_peaks = {
         uri: found for uri in fleet.platforms_of(policy) if (found := fleet.low_peak(policy, uri)) is not None

@@ -6,6 +6,7 @@ texts have to be, so that a policy which was accepted once never fails for its w
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,8 @@ RESERVED = frozenset({"limits", "notices"})
 """What other files of their folder are called."""
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:[KMGT]i?)?B?(?:/s)?", re.IGNORECASE)
+_calendar = lru_cache(maxsize=4096)(Calendar)
+"""Each is read once: a server asks all policies for each of their machines every few seconds."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -94,7 +97,7 @@ class Policy(_Part, frozen=True, kw_only=True):
     @property
     def calendars(self) -> list[Calendar]:
         """When it is due."""
-        return [Calendar(expression, self.zone) for expression in self.schedule.when]
+        return [_calendar(expression, self.zone) for expression in self.schedule.when]
 
     @property
     def by_rpo_alone(self) -> bool:

@@ -32,7 +32,7 @@ def nbdkit(directory: Path, *arguments: str | Path) -> Iterator[RunningServer]:
     options = ["--foreground", "--exit-with-parent", "--unix", str(socket), "--pidfile", str(ready)]
     with subprocess.Popen(["nbdkit", *options, *map(str, arguments)]) as process:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not ready.exists():
                 assert process.poll() is None, "nbdkit has ended"
                 assert time.monotonic() < deadline, "nbdkit does not listen"

@@ -169,7 +169,7 @@ class BrokenDisk:
         self.entered.release()
         if self.failure is not None:
             raise self.failure
-        assert self.release.wait(20)
+        assert self.release.wait(60)
         buffer[:] = offset.to_bytes(8, "big") * (len(buffer) // 8)
 
     def write(self, offset: int, data: object) -> None:
@@ -213,7 +213,7 @@ def test_requests_of_one_connection_are_done_at_the_same_time(tmp_path: Path) ->
         buffer = bytearray(4 * MIB)
         thread = threading.Thread(target=client.read_into, args=(0, memoryview(buffer)))
         thread.start()
-        assert all(disk.entered.acquire(timeout=10) for _ in range(4))
+        assert all(disk.entered.acquire(timeout=60) for _ in range(4))
         disk.release.set()
         thread.join()
         for number in range(4):
@@ -234,12 +234,12 @@ def test_closing_hangs_up_on_idle_and_busy_clients(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=read_until_lost)
     thread.start()
-    assert disk.entered.acquire(timeout=10)
+    assert disk.entered.acquire(timeout=60)
     threading.Timer(0.2, disk.release.set).start()
     started = time.monotonic()
     server.close()
     server.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     thread.join()
     assert len(failures) == 1
     with pytest.raises(SourceLost):

@@ -34,7 +34,7 @@ def agent_on(folder: Path, scratch: Path) -> Iterator[MountedFiles]:
         yield MountedFiles(channel, 1, "folder", "vda1", no_cause)
     finally:
         channel.close()
-        thread.join(20)
+        thread.join(60)
         theirs.close()
         os.close(agent.window)
         if 1 in agent.volumes:
@@ -73,4 +73,4 @@ def scripted_agent(scratch: Path, answers: list[bytes], *, seconds: float = 20) 
     finally:
         channel.close()
         stop.set()
-        thread.join(20)
+        thread.join(60)

@@ -261,7 +261,7 @@ def test_no_answer_in_time_ends_the_machine(tmp_path: Path) -> None:
             files.entry("/a")
         with pytest.raises(FileSystemUnreadable, match="did not answer"):
             files.entry("/b")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_a_machine_that_breaks_off(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_worker_that_hangs_is_ended(image: bytes) -> None:
     began = time.monotonic()
     with pytest.raises(FileSystemUnreadable, match="took too long"):
         file_system.entry("/file")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert not Path(f"/proc/{pid}").exists()
     file_system.close()
 

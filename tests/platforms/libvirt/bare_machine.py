@@ -134,7 +134,7 @@ class BareMachine:
     def kill(self) -> None:
         """Kill QEMU."""
         os.kill(int(Path(f"/run/libvirt/qemu/{self.name}.pid").read_text()), signal.SIGKILL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.domain.isActive():
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,18 +40,24 @@ def kill_and_start(guest: LabGuest) -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "accidents",
+    [
+        pytest.param([(shut_down_and_start, True), (kill_and_start, False)], id="shutdown and crash"),
+        # A reset of a machine without a guest: test_accidents_checkpoints.py.
+        pytest.param([(None, True), (reboot, True)], id="reboot", marks=pytest.mark.soak),
+    ],
+)
 def test_a_guest_that_writes_through_reboot_shutdown_and_crash(
-    platform: LibvirtPlatform, module_guest: LabGuest, tmp_path: Path
+    platform: LibvirtPlatform,
+    module_guest: LabGuest,
+    tmp_path: Path,
+    accidents: list[tuple[Callable[[LabGuest], None] | None, bool]],
 ) -> None:
     guest = module_guest
     protected = Protected(platform, guest.name, new_repository(tmp_path / "repository"))
     protected.back_up()
-    for accident, increment in (
-        (None, True),
-        (reboot, True),
-        (shut_down_and_start, True),
-        (kill_and_start, False),
-    ):
+    for accident, increment in accidents:
         guest.start_workload()
         seen = guest.acked()
         wait_for_records(guest, seen + 5)

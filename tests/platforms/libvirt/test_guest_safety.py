@@ -35,11 +35,12 @@ def is_thawed(guest: LabGuest) -> bool:
     return True
 
 
+@pytest.mark.soak  # tests/cli/test_libvirt.py does so by the command line
 def test_full_and_increment_of_a_real_guest(
     platform: LibvirtPlatform, guest: LabGuest, tmp_path: Path
 ) -> None:
-    guest.write_random("/data/kept", 4 * MIB)
-    guest.write_random("/data/punched", 8 * MIB)
+    guest.fill("/data/kept", 4 * MIB)
+    guest.fill("/data/punched", 8 * MIB)
     machine = platform.inspect(guest.name)
     with platform.open_snapshot(machine, request("one"), Cancellation()) as first:
         assert first.consistency is Consistency.FILESYSTEM
@@ -47,7 +48,7 @@ def test_full_and_increment_of_a_real_guest(
         assert is_thawed(guest)
         content = applied(first, "vda", b"\xee" * first.disks[0].size)
         first.commit()
-    guest.write_random("/data/new", 4 * MIB)
+    guest.fill("/data/new", 4 * MIB)
     guest.exec("rm /data/punched && sync && fstrim /data 2>/dev/null || true")
     guest.shutdown()
     token = first.disks[0].token
@@ -100,7 +101,7 @@ def test_an_agent_that_hangs_costs_consistency_not_the_guest(
 ) -> None:
     monkeypatch.setattr("hotspare.platforms.libvirt.quiesce.FREEZE_SECONDS", 1)
     machine = platform.inspect(module_guest.name)
-    hang_agent(module_guest, seconds=20)
+    hang_agent(module_guest, seconds=12)
     with platform.open_snapshot(machine, request("hang"), Cancellation()) as snapshot:
         consistency, warnings = snapshot.consistency, snapshot.warnings
 
@@ -135,7 +136,7 @@ with platform.open_snapshot(platform.inspect({module_guest.name!r}), request, Ca
 
     assert done.returncode == -9, done.stderr
     assert list(scratch_folder.glob("dead-*/frozen"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_thawed(module_guest):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -151,8 +152,11 @@ def small_scratch(scratch_folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(scratch_folder)], check=True)
 
 
-def test_scratch_running_full_ends_the_backup_not_the_guest(small_scratch: Path, guest: LabGuest) -> None:
-    guest.write_random("/data/old", 40 * MIB)
+def test_scratch_running_full_ends_the_backup_not_the_guest(
+    small_scratch: Path, module_guest: LabGuest
+) -> None:
+    guest = module_guest
+    guest.fill("/data/old", 40 * MIB)
     platform = LibvirtPlatform("qemu:///system", scratch_folder=small_scratch, scratch_reserve=24 * MIB)
     machine = platform.inspect(guest.name)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,8 @@ STEPS_OFF = {
     "hotspare.platforms.libvirt.checkpoints.remove_stored_bitmap": "removing the old bitmap",
     "hotspare.platforms.libvirt.scratch.RunFolder.remove": "removing the run's folder",
 }
+LEFT_TO_SOAK = {"the run's folder", "removing the run's folder", "making the data durable"}
+"""Steps after which a kill finds what it finds after the step before or the next one."""
 
 _SCRIPT = """
 import os, pkgutil, signal, sys
@@ -62,6 +65,13 @@ backup_machine(repository, platform, machine, options, events.ignore, Cancellati
 """
 
 
+def steps(all_steps: dict[str, str]) -> list[Any]:
+    return [
+        pytest.param(step, marks=[pytest.mark.soak] if what in LEFT_TO_SOAK else [])
+        for step, what in all_steps.items()
+    ]
+
+
 @pytest.fixture(scope="module")
 def machine(lab_host: None) -> Iterator[BareMachine]:
     with BareMachine("killed") as made:
@@ -85,7 +95,7 @@ def back_up_and_be_killed(step: str, scratch: Path, store: tuple[Path, KeyFile],
     assert done.returncode == -9, done.stderr
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", steps(STEPS))
 def test_killed_while_the_machine_runs(
     machine: BareMachine,
     store: tuple[Path, KeyFile],
@@ -108,7 +118,7 @@ def test_killed_while_the_machine_runs(
     assert not any(scratch_folder.glob("*-*")), "scratch files are cleared away"
 
 
-@pytest.mark.parametrize("step", STEPS_OFF)
+@pytest.mark.parametrize("step", steps(STEPS_OFF))
 def test_killed_while_the_machine_is_off(
     machine: BareMachine,
     store: tuple[Path, KeyFile],

@@ -20,11 +20,9 @@ class TestLibvirtPlatform(PlatformSuite):
     def case(self, platform: LibvirtPlatform, scratch_folder: Path, state: str) -> Iterator[PlatformCase]:
         new_name = domain_name("restored")
         with BareMachine("contract", ("qcow2", "raw")) as machine:
-            machine.start()
-            machine.write(MIB, 2 * MIB, 5)
-            machine.write(8 * MIB, MIB, 6, disk="vdb")
-            if state == "off":
-                machine.domain.destroy()
+            write = machine.write_while_off if state == "off" else machine.start().write
+            write(MIB, 2 * MIB, 5)
+            write(8 * MIB, MIB, 6, disk="vdb")
             content = {
                 "vda": (bytes(MIB) + b"\5" * 2 * MIB).ljust(16 * MIB, b"\0"),
                 "vdb": (bytes(8 * MIB) + b"\6" * MIB).ljust(16 * MIB, b"\0"),

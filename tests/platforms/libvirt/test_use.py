@@ -21,7 +21,7 @@ def test_a_guest_that_works_is_seen_in_the_load(platform: LibvirtPlatform, modul
     uuid = module_guest.domain.UUIDString()
     before = platform.use(datetime.now(UTC))
     began = time.monotonic()
-    module_guest.write_random("/data/load", 16 * MIB)
+    module_guest.fill("/data/load", 16 * MIB)
     module_guest.exec("for i in 1 2 3 4 5 6 7 8; do echo $i > /data/io; sync /data/io; done; sync")
     after = platform.use(datetime.now(UTC))
     seconds = time.monotonic() - began

@@ -48,7 +48,7 @@ def test_losing_one_after_the_other_stops_nothing_losing_both_at_once_stops_it_f
     wait_until(lambda: not trio.lease(hosts.source, guest.name).armed, "it is disarmed")
     time.sleep(QUICK.lease)
     _goes_on(guest)
-    assert trio.phase(hosts.source, guest.name) is Phase.PROTECTED
+    wait_until(lambda: trio.phase(hosts.source, guest.name) is Phase.PROTECTED, "the replica follows")
     hosts.cut(hosts.source, hosts.standby)
     wait_until(lambda: trio.phase(hosts.source, guest.name) is Phase.DEGRADED, "it goes on alone")
     _goes_on(guest)

@@ -125,7 +125,7 @@ class Trio:
 
     def lease(self, host: Host, name: str) -> LeaseStatus:
         with self.asking(host) as asked:
-            return asked.call(LEASE_STATUS, Named(protection=name), timeout=5)
+            return asked.call(LEASE_STATUS, Named(protection=name), timeout=20)
 
     def wait_armed(self, host: Host, name: str) -> float:
         def armed() -> bool:

@@ -192,7 +192,7 @@ class TwoWriters:
         return int(numbers.pop())
 
 
-def wait_for(reached: object, seconds: float = 20.0) -> None:
+def wait_for(reached: object, seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not reached():  # type: ignore[operator]
         assert time.monotonic() < end

@@ -81,6 +81,7 @@ def test_a_source_agent_that_is_killed_in_a_cycle(story: Story) -> None:
     story.expect_to_go_on()
 
 
+@pytest.mark.soak
 def test_a_storage_daemon_that_is_killed_in_a_cycle(story: Story) -> None:
     story.wait_for_cycle()
     pid = int((story.shipped.folder / "storage-daemon.pid").read_text())
@@ -89,6 +90,7 @@ def test_a_storage_daemon_that_is_killed_in_a_cycle(story: Story) -> None:
     story.expect_to_go_on()
 
 
+@pytest.mark.soak
 def test_a_guest_that_reboots(story: Story) -> None:
     guest = story.shipped.guest
     before = guest.console.count("lab: up after")

@@ -1,6 +1,7 @@
 """A source that is killed at a random moment loses no more than the interval and the time of a cycle.
 
-``INTERVAL_KILL_ROUNDS`` sets how often (2 in the suite), ``INTERVAL_KILL_MACHINES`` how many at a time (1).
+``INTERVAL_KILL_ROUNDS`` sets how often (once in the suite, which kills the host; QEMU alone is killed in
+test_machines.py), ``INTERVAL_KILL_MACHINES`` how many at a time (1).
 """
 
 import os
@@ -22,10 +23,10 @@ from tests.replication.interval.two_agents import Shipped, TwoAgents, records_in
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(0 if "INTERVAL_KILL_ROUNDS" in os.environ else 240)]
 
 MIB = 1024 * 1024
-ROUNDS = int(os.environ.get("INTERVAL_KILL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("INTERVAL_KILL_ROUNDS", "1"))
 MACHINES = int(os.environ.get("INTERVAL_KILL_MACHINES", "1"))
 INTERVAL = 5.0
-SLACK = 2.0
+SLACK = 4.0
 """Seconds beside the interval and a cycle: how finely we look, and how late threads wake on a busy host."""
 
 
@@ -58,7 +59,7 @@ def test_a_killed_source_loses_no_more_than_the_interval(hosts: Hosts, tmp_path:
             for machine in machines:
                 machine.guest.start_workload()
             time.sleep(dice.uniform(6, 14))
-            whole_host = number % 2 == 1
+            whole_host = number % 2 == 0
             killed_at = time.time()
             newest = kill(hosts, machines, whole_host=whole_host)
             for machine, (point, under_way) in zip(machines, newest, strict=True):

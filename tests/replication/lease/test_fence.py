@@ -17,7 +17,7 @@ from hotspare.errors import PlatformUnavailable
 from hotspare.replication.lease.fence import Process, boottime
 from hotspare.replication.lease.fencing import Fencing
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 
 class Machine:
@@ -76,7 +76,7 @@ def test_it_stops_at_the_deadline_and_lets_go_on(machine: Machine, fencing: Fenc
     fencing.ensure(inf)
     deadline = boottime() + 0.4
     assert not fencing.allow(deadline, machine.process.pid).stopped
-    assert deadline <= _wait(machine, stopped=True) < deadline + 0.5
+    assert deadline <= _wait(machine, stopped=True) < deadline + 5
     assert fencing.ask().stopped == (machine.process.pid,)
     fencing.allow(inf, machine.process.pid)
     _wait(machine, stopped=False)
@@ -194,11 +194,11 @@ def test_it_holds_for_a_moment_and_says_whether_it_did_all_the_time(
 def test_a_hold_never_lets_a_machine_go_on_past_its_lease(machine: Machine, fencing: Fencing) -> None:
     pid = machine.process.pid
     fencing.ensure(inf)
-    fencing.allow(boottime() + 0.3, pid)
-    assert fencing.hold(pid, 0.6)
+    fencing.allow(boottime() + 1.5, pid)
+    assert fencing.hold(pid, 2.0)
     while not fencing.ask().stopped:
         time.sleep(0.02)
-    time.sleep(0.5)  # the hold is over, the lease too
+    time.sleep(1.0)  # the hold is over, the lease too
     assert machine.stopped
     assert not fencing.release(pid)
     assert machine.stopped

@@ -12,7 +12,7 @@ from hotspare.replication.lease.kept_lease import KeptLease, Lease
 from hotspare.replication.lease.terms import Record, Renew, Take, Terms, Verdict
 
 _TERMS = Terms(lease=2, beat=0.04, silence=0.2, stop=0.1)
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 class Host:

@@ -13,7 +13,7 @@ import pytest
 from hotspare.replication.lease import holder, terms, voter
 from tests.replication.lease.world import run_history
 
-SECONDS = float(os.environ.get("LEASE_SECONDS", "6"))
+SECONDS = float(os.environ.get("LEASE_SECONDS", "3"))
 """Of one processor: so a busy machine runs as many histories as an idle one."""
 _LEAST = 300
 

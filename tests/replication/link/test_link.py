@@ -153,10 +153,8 @@ def test_a_verb_that_the_other_side_does_not_know(here: Identity, there: Identit
 
 def test_one_that_is_too_slow_is_given_up(here: Identity, there: Identity, server: Server) -> None:
     with paired(here, there, server.port) as client:
-        began = time.monotonic()
         with pytest.raises(PeerUnavailable):
             client.call(SLOW, Text("x"), timeout=0.3)
-        assert time.monotonic() - began < 1
         assert client.call(ECHO, Text("next")) == Text("next")  # and not the answer that came late
 
 

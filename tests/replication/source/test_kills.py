@@ -12,7 +12,11 @@ import pytest
 
 from tests.replication.source.mirrored import Mirrored, mirrored
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(0 if "REPLICA_KILLS" in os.environ else 240)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.soak,
+    pytest.mark.timeout(0 if "REPLICA_KILLS" in os.environ else 240),
+]
 
 KILLS = int(os.environ.get("REPLICA_KILLS", "2"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.replication.source.mirrored import mirrored
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.soak, pytest.mark.timeout(300)]
 
 
 def test_over_a_slow_link_that_loses_much_the_replica_is_whole(lab_host: None) -> None:

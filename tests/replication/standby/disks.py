@@ -13,4 +13,4 @@ SIZES = {"vda": 8 * MIB, "vdb": 4 * MIB}
 def opened(replica: Replica, tenure: Tenure, identity: Identity, server: Identity, disk: str) -> NbdClient:
     exports = replica.serve(tenure)
     tls = Tls(identity.client_context(server.id), server.id)
-    return NbdClient.connect(("127.0.0.1", exports.port), exports.names[disk], tls=tls, timeout=5)
+    return NbdClient.connect(("127.0.0.1", exports.port), exports.names[disk], tls=tls, timeout=30)

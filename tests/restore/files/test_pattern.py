@@ -72,7 +72,7 @@ def test_as_others_understand_them(glob: str, names: list[str]) -> None:
 
 def test_hostile_names_do_not_take_for_ever() -> None:
     pattern = parse_pattern("*a*a*a*a*a*a*a*a*b")
-    began = time.monotonic()
+    began = time.process_time()
     assert not pattern.matches("", "a" * 255)
     assert not list(pattern.name_finder.finditer("\0" + ("a" * 255 + "\0") * 20))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

@@ -1,0 +1,154 @@
+"""The units of systemd that we ship, on a host that systemd has booted: hardening, journal and all."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.booted import Booted, booted_host
+
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a host that boots takes root"),
+]
+PASSPHRASE = "correct horse battery staple"
+CONFIGURATION = """\
+repository = "/srv/backup"
+platform = "qemu:///system"
+"""
+POLICY = """\
+schedule:
+  when: ["*-01-01 03:00"]
+  rpo: 26h
+"""
+DISK = "/var/lib/libvirt/images/web.raw"
+DOMAIN = f"""\
+<domain type="qemu">
+  <name>web</name>
+  <memory unit="MiB">32</memory>
+  <os><type arch="x86_64">hvm</type></os>
+  <devices>
+    <disk type="file">
+      <driver name="qemu" type="qcow2"/><source file="{DISK}.qcow2"/><target dev="vda" bus="virtio"/>
+    </disk>
+  </devices>
+</domain>
+"""
+MAKE_DISK = f"""
+mkdir -p /srv/backup /var/lib/libvirt/images /opt/content
+echo 'what matters' >/opt/content/file
+mkfs.ext4 -q -d /opt/content {DISK} 32M
+qemu-img convert -O qcow2 {DISK} {DISK}.qcow2
+"""
+HEALTH = """
+import ssl, urllib.request
+trust = ssl.create_default_context(cafile="/var/lib/hotspare/server/certificate.pem")
+print(urllib.request.urlopen("https://127.0.0.1:8460/api/v1/health", context=trust).status)
+"""
+BY_HAND = "HOTSPARE_PASSPHRASE_FILE=/etc/hotspare/passphrase hotspare"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """Give a host with a machine that runs, a repository, and the server started by its unit."""
+    with booted_host(tmp_path_factory.mktemp("host")) as booted:
+        booted.write("/etc/hotspare/hotspare.toml", CONFIGURATION)
+        booted.write("/etc/hotspare/policies/nightly.yaml", POLICY)
+        booted.write("/etc/hotspare/passphrase", PASSPHRASE, 0o600)
+        booted.write("/opt/web.xml", DOMAIN)
+        booted.run(MAKE_DISK)
+        booted.run("systemctl start libvirtd && virsh -q define /opt/web.xml && virsh -q start web")
+        booted.run(f"{BY_HAND} repo create")
+        booted.run("systemctl start hotspare")
+        yield booted
+
+
+def shown(host: Booted, unit: str, *properties: str) -> list[str]:
+    return [host.run(f"systemctl show --property={name} --value {unit}").strip() for name in properties]
+
+
+def jobs(host: Booted) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.run(f"{BY_HAND} job list -o json"))["jobs"]
+    return found
+
+
+def in_place_of_the_server(host: Booted, command: str, credential: str = "") -> str:
+    """Run a command under a copy of the server's unit, hardening and all, and give what it printed.
+
+    Args:
+        host: where.
+        command: whole paths.
+        credential: a line in place of the unit's ``LoadCredential=``.
+    """
+    text = host.run("cat /etc/systemd/system/hotspare.service")
+    if credential:
+        text = re.sub(r"(?m)^LoadCredential=.*", credential, text)
+    text = re.sub(r"(?m)^ExecStart=.*", f"ExecStart={command}\nStandardOutput=truncate:/opt/said", text)
+    text = re.sub(r"(?m)^(Restart|RestartSec)=.*\n", "", text).replace("Type=notify", "Type=oneshot")
+    host.write("/etc/systemd/system/once.service", text)
+    host.run("systemctl daemon-reload")
+    done = host.run("systemctl start once || journalctl --unit=once --output=cat --no-pager")
+    assert done == ""
+    return host.run("cat /opt/said")
+
+
+def test_the_server_is_up_when_systemd_says_so(host: Booted) -> None:
+    assert shown(host, "hotspare", "ActiveState", "SubState", "NRestarts") == ["active", "running", "0"]
+    asked = f"/opt/hotspare/python/bin/python3 -c {shlex.quote(HEALTH)}"
+    assert host.run(asked) == "200\n"
+
+
+def test_it_backs_a_running_machine_up_and_the_journal_tells_by_fields(host: Booted) -> None:
+    host.run(f"{BY_HAND} job add nightly web")
+    host.wait(f'{BY_HAND} job list -o json | grep -E \'"state": "(ok|failed)"\'')
+    (job,) = jobs(host)
+    assert job["state"] == "ok", host.run("journalctl --unit=hotspare --output=cat --no-pager")
+    fields = "--unit=hotspare MACHINE=web POLICY=nightly --output=cat --no-pager"
+    assert host.run(f"journalctl {fields}").splitlines()[-1] == "backup of web: ok"
+
+
+def test_its_hardening_leaves_it_what_it_needs(host: Booted) -> None:
+    in_place_of_the_server(host, "/usr/bin/hotspare backup web --no-progress")
+    again = in_place_of_the_server(host, "/usr/bin/hotspare restore web --to again -o json")
+    disk = json.loads(again)["machine"]["disks"][0]["source"]
+    assert "identical" in host.run(f"qemu-img compare {DISK} {disk}")
+    assert "file" in in_place_of_the_server(host, "/usr/bin/hotspare files ls web /")
+    in_place_of_the_server(host, "/usr/bin/hotspare policy add weekly --when 'Sun 03:00'")
+    assert host.run("ls /etc/hotspare/policies") == "nightly.yaml\nweekly.yaml\n"
+
+
+def test_the_passphrase_may_be_encrypted(host: Booted) -> None:
+    encrypt = "systemd-creds encrypt --with-key=host --name=passphrase"
+    host.run(f"cd /etc/hotspare && {encrypt} passphrase passphrase.cred")
+    line = "LoadCredentialEncrypted=passphrase:/etc/hotspare/passphrase.cred"
+    assert "srv/backup" in in_place_of_the_server(host, "/usr/bin/hotspare repo info", line)
+
+
+def test_it_is_started_again_when_it_dies_and_after_a_restart(host: Booted) -> None:
+    host.run("systemctl kill --signal=KILL hotspare")
+    host.wait("systemctl is-active hotspare && test $(systemctl show -P NRestarts hotspare) = 1")
+    host.run("systemctl restart hotspare")
+    assert shown(host, "hotspare", "ActiveState", "Result") == ["active", "success"]
+    host.run("systemctl stop hotspare")
+    assert shown(host, "hotspare", "ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
+    host.run("systemctl start hotspare")
+
+
+def test_a_mover_is_up_when_systemd_says_so(host: Booted) -> None:
+    host.run("systemctl start hotspare-mover")
+    assert shown(host, "hotspare-mover", "ActiveState", "NRestarts") == ["active", "0"]
+    host.run("systemctl stop hotspare-mover")
+    assert shown(host, "hotspare-mover", "Result") == ["success"]
+
+
+def test_the_watchdog_looks_by_its_timer(host: Booted) -> None:
+    host.run("systemctl start hotspare-watchdog.timer")
+    (due,) = shown(host, "hotspare-watchdog.timer", "NextElapseUSecRealtime")
+    assert due
+    host.run("systemctl start hotspare-watchdog.service", check=False)
+    told = host.run("journalctl --unit=hotspare-watchdog --output=cat --no-pager")
+    assert shown(host, "hotspare-watchdog.service", "ExecMainStatus")[0] in {"0", "38"}, told
