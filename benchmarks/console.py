@@ -40,6 +40,8 @@ PAGES = {
     "restore point": "/points/{point}?repository={repository}",
     "repositories": "/repositories",
     "repository": "/repositories/{repository}",
+    "report": "/reports?period=month",
+    "report, all machines": "/reports?period=month&number=0",
     "audit": "/audit",
     "settings": "/settings",
 }

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from hotspare.catalog.catalog import Catalog
-from hotspare.catalog.rows import PointRow
+from hotspare.cli.history import point_row
 from hotspare.platforms.images.platform import ImagesPlatform
 from hotspare.repository.keys.slot import Passphrase
 from hotspare.repository.point import RestorePoint, point_name, seal_point
@@ -89,7 +89,7 @@ class Estate:
         points = self._copy_point()
         fill(self.folder / "state", self.platform, self.repository, self.machines, self.runs)
         catalog = Catalog.open(self.folder / "state", print)
-        catalog.replace_points(self.repository, [self._row(point) for point in points])
+        catalog.replace_points(self.repository, [point_row(self.repository, point, None) for point in points])
         catalog.close()
 
     def _copy_point(self) -> list[RestorePoint]:
@@ -110,17 +110,6 @@ class Estate:
                 found.append(point)
         backend.close()
         return found
-
-    def _row(self, point: RestorePoint) -> PointRow:
-        return PointRow(
-            repository=self.repository,
-            id=point.id,
-            machine_id=point.machine_id,
-            machine_name=point.machine_name,
-            platform=point.platform,
-            finished_at=point.finished_at,
-            consistency=point.consistency,
-        )
 
 
 def fill(folder: Path, platform: str, repository: str, machines: int, runs: int) -> None:

@@ -71,6 +71,22 @@ class HeldBack:
 
 
 @dataclass(frozen=True, slots=True)
+class StagesTimed:
+    """What the time of a backup's transfer went into so far: the parts add up to it.
+
+    The largest is of the stage that the others wait for, which holds the backup up.
+    """
+
+    machine: str
+    reading: float
+    """Seconds; waiting to spare the guest, or for a limit of the user's, is part of it."""
+    processing: float
+    """Seconds: hashing, compressing, sealing."""
+    storing: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something the user should know that does not stop the run."""
 
@@ -78,7 +94,7 @@ class Warned:
     message: str
 
 
-Event = PhaseStarted | DiskStarted | Progress | DiskFinished | HeldBack | Warned
+Event = PhaseStarted | DiskStarted | Progress | DiskFinished | HeldBack | StagesTimed | Warned
 Listener = Callable[[Event], None]
 
 

@@ -42,6 +42,7 @@ VIEWER = KNOWN | {
     "GET points/{point}",
     "GET runs",
     "GET runs/{run}",
+    "GET report",
     "GET policies",
     "GET policies/{policy}",
     "GET repositories",
@@ -54,7 +55,11 @@ VIEWER = KNOWN | {
     "POST actions/{action}/cancel",
     "GET metrics",
 }
-RESTORE_ONLY = VIEWER | {"GET points/{point}/files", "POST points/{point}/restore-plan"}
+RESTORE_ONLY = VIEWER | {
+    "GET points/{point}/files",
+    "POST points/{point}/restore-plan",
+    "POST points/{point}/restore",
+}
 OPERATOR = RESTORE_ONLY | {
     "POST backups",
     "POST repositories/{repository}/check",
@@ -220,6 +225,7 @@ def test_who_is_restricted_sees_nothing_of_others(world: World) -> None:
     requests: list[tuple[str, str, object]] = [
         ("POST", "/backups", {"machines": ["web"]}),
         ("POST", f"/points/{point}/restore-plan", {"name": "again"}),
+        ("POST", f"/points/{point}/restore", {"name": "again"}),
         ("POST", f"/repositories/{repository}/check", {}),
         ("POST", f"/repositories/{repository}/prune", {}),
         ("DELETE", f"/points/{point}", None),

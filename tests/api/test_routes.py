@@ -172,6 +172,29 @@ def test_a_backup_begun_here_is_a_run_and_a_point(world: World) -> None:
     assert world.access.audit.newest(1)[0].detail["machines"] == ["web"]
 
 
+def test_a_restore_begun_here_is_a_machine(world: World) -> None:
+    client = world.client("restore-only")
+    point = get(client, "/points", machine="guest")["points"][-1]["id"]
+    body = {"name": "guest-by-http"}
+    action = post(client, f"/points/{point}/restore", body, 202, key="r1")["action"]
+    assert post(client, f"/points/{point}/restore", body, 202, key="r1")["action"]["id"] == action["id"]
+    done = finished(client, action)
+    assert (done["state"], done["error"]) == ("ok", None)
+    image = world.program.folder / "images/guest-by-http.raw"
+    try:
+        assert image.read_bytes() == (world.program.folder / "images/guest.raw").read_bytes()
+    finally:
+        image.unlink()
+    world.estate.look_again()
+    begun = len(world.actions.all())
+    for wrong, status, code in (
+        ({"name": "again", "platform": "images:///etc"}, 422, "usage"),
+        ({"name": "again", "where": "there"}, 422, "usage"),
+    ):
+        assert post(client, f"/points/{point}/restore", wrong, status)["code"] == code
+    assert len(world.actions.all()) == begun
+
+
 def test_a_machine_that_is_not_there_begins_nothing(world: World) -> None:
     client = world.client("operator")
     begun = len(world.actions.all())

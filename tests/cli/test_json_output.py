@@ -87,7 +87,7 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("doctor")
     use("sweep")
     documents_of_policies(use, folder)
-    use("run", "list")
+    documents_of_history(use)
     use("recover", "list")
     printed.extend(documents_of_files(program))
     use("point", "keep", name)
@@ -115,6 +115,13 @@ def printed_documents(program: Program) -> list[dict[str, Any]]:
     use("key", "change-passphrase", HOTSPARE_NEW_PASSPHRASE="new")
     printed.extend(documents_of_access(program))
     return printed
+
+
+def documents_of_history(use: Callable[..., dict[str, Any]]) -> None:
+    """Use every command on what was done."""
+    newest = use("run", "list")["runs"][0]["id"]
+    use("run", "show", str(newest))
+    use("report")
 
 
 def documents_of_policies(use: Callable[..., dict[str, Any]], folder: Path) -> None:

@@ -323,7 +323,11 @@ def test_a_preview_tells_dates_low_peak_hours_and_broken_promises(program: Progr
         "web1": False,
         "web2": True,
     }
-    assert document["low_peak"][0]["windows"]
+    assert document["low_peak_is"] == "propose"
+    low_peak = document["low_peak"][0]
+    assert low_peak["windows"]
+    assert len(low_peak["hours"]) == 168
+    assert {low_peak["hours"][hour] for hour in low_peak["low_hours"]} == {0.1}
     assert program.run("load", "sample", "--seconds", "0.1").status == 2  # images do not run
     text = program.expect("load", "windows", "--time-zone", "Asia/Tokyo").out
     assert "09:00-15:00" in text

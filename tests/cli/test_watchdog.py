@@ -16,12 +16,14 @@ from hotspare.access.database import AccessDatabase
 from hotspare.cli.watch_asking import Asker
 from hotspare.cli.watch_look import Look, Unknown
 from hotspare.cli.watch_telling import occurrences_of, settled
-from hotspare.errors import PlatformUnavailable
+from hotspare.errors import PlatformUnavailable, StorageError
 from hotspare.jobs.heartbeat import Heartbeat
 from hotspare.notices.outbox import Outbox
 from hotspare.replication.model import Mode, Phase, Protection, Status, Tenure
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import BootRecord, put_boot
+from hotspare.storage.backend import Space
+from hotspare.storage.local import LocalBackend
 from hotspare.storage.registry import open_backend
 from tests.cli.images import make_image
 from tests.cli.program import PASSPHRASE, Program, interrupt
@@ -222,13 +224,27 @@ def test_a_server_that_stopped_looking_is_told(program: Program) -> None:
 
 def test_a_repository_without_space_is_told(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     policy(program, POLICY.format(rpo="26h"))
-    usage = shutil.disk_usage(program.folder)
-    free = usage.total // 20 + 1
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=free))
+    monkeypatch.setattr(LocalBackend, "space", lambda _store: Space(free=51, total=1000))
     assert program.run("watchdog", "--once", "--space", "5").status == 0
     full = program.run("watchdog", "--once", "--space", "6")
     assert full.status == 38
     assert "is nearly full" in full.out
+
+
+@pytest.mark.parametrize("answer", [None, StorageError("it does not say")])
+def test_a_store_that_does_not_tell_its_space_is_no_finding(
+    program: Program, monkeypatch: pytest.MonkeyPatch, answer: StorageError | None
+) -> None:
+    policy(program, POLICY.format(rpo="26h"))
+
+    def tell(_store: LocalBackend) -> None:
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(LocalBackend, "space", tell)
+    done = program.run("watchdog", "--once", "--space", "99", "-o", "json")
+    assert done.status == 0
+    assert [one["free"] for one in done.document()["repositories"]] == [None]
 
 
 def test_approvals_that_wait_are_told_and_do_not_fail_the_watchdog(program: Program) -> None:

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.rows import Ended, RunRow
+from hotspare.policy.load import LoadSample
 from hotspare.units import MIB
 from tests.api.world import made_program
 from tests.cli.guest_image import make_guest_image
@@ -79,7 +80,7 @@ def _take_all(visit: Visit) -> None:
     _take(page, "policy-wizard", whole=True)
     visit.open("/policies/nightly")
     expect(page.get_by_text("What it would select")).to_be_visible()
-    _take(page, "policy")
+    _take(page, "policy", whole=True)
     visit.open("/policies/slow")
     page.get_by_role("button", name="Run now").click()
     page.get_by_role("link", name="build").first.click()
@@ -92,6 +93,8 @@ def _take_all(visit: Visit) -> None:
     page.locator("main h2 a").first.click()
     expect(page.get_by_text("Restorable")).to_be_visible()
     _take(page, "repository")
+    visit.open("/reports?period=month")
+    _take(page, "report")
     for name in ("audit", "settings", "settings/users"):
         visit.open(f"/{name}")
         _take(page, name.replace("/", "-"))
@@ -118,7 +121,21 @@ def _made(folder: Path) -> Program:
         for name in ("web01", "db01", "files"):
             change_image(folder / f"images/{name}.raw", random.Random(_).randrange(4 * MIB, 6 * MIB))
     _make_history(program)
+    _make_load(program)
     return program
+
+
+def _make_load(program: Program) -> None:
+    """Note down an office: busy on working days, with a backup of something else at night."""
+    chance = random.Random(2)
+    catalog = Catalog.open(program.folder / "state", print)
+    begin = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(weeks=3)
+    for count in range(3 * 7 * 24):
+        at = begin + timedelta(hours=count)
+        busy = 0.55 if at.weekday() < 5 and 7 <= at.hour < 19 else 0.35 if at.hour == 3 else 0.05
+        sample = LoadSample(at=at, cpu=busy + chance.random() / 5, disk=0, network=0, latency=None)
+        catalog.add_load(f"images://{program.folder}/images", sample)
+    catalog.close()
 
 
 def _make_history(program: Program) -> None:

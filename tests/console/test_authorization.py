@@ -57,6 +57,8 @@ VIEWER = KNOWN | {
     "GET /repositories",
     "GET /repositories/{repository}/contents",
     "GET /repositories/{repository}",
+    "GET /reports",
+    "GET /reports/csv",
 }
 RESTORE_ONLY = VIEWER | {
     "GET /restore",

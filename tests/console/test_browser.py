@@ -1,11 +1,14 @@
 """The console in a real Chromium, from the first run to a restore, with a server as users start it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from hotspare.catalog.catalog import Catalog
+from hotspare.policy.load import LoadSample
 from tests.api.world import PASSWORD, made_program, make_machines
 from tests.cli.program import Program
 from tests.console.chromium import Serving, Visit, chromium, server, visiting
@@ -23,6 +26,8 @@ PATHS = (
     "/policies/nightly/yaml",
     "/restore",
     "/repositories",
+    "/reports",
+    "/reports?period=month&number=0",
     "/audit",
     "/settings",
     "/settings/tokens",
@@ -42,7 +47,20 @@ def browser() -> Iterator[Browser]:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     program = made_program(tmp_path_factory.mktemp("browser"))
     make_machines(program.folder)
+    _note_load(program)
     return program
+
+
+def _note_load(program: Program) -> None:
+    """Note down a host with quiet nights, for there is more to see of one."""
+    catalog = Catalog.open(program.folder / "state", pytest.fail)
+    start = datetime.now(UTC) - timedelta(days=8)
+    for count in range(8 * 24):
+        at = start + timedelta(hours=count)
+        busy = 0.1 if at.hour < 6 else at.hour / 24
+        sample = LoadSample(at=at, cpu=busy, disk=0, network=0, latency=None)
+        catalog.add_load(f"images://{program.folder}/images", sample)
+    catalog.close()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +96,7 @@ def _go(visit: Visit, serving: Serving, folder: Path) -> Path:
     page.get_by_label("Names").fill("g*")
     page.get_by_role("button", name="Dry run").click()
     preview = page.locator("#preview")
-    expect(preview).to_contain_text("1 machines of 2")
+    expect(preview).to_contain_text("1 machine of 2")
     expect(preview).to_contain_text("name fits g*")
     expect(preview.get_by_text("left out").first).to_be_visible()
     page.get_by_role("button", name="Keep the policy").click()

@@ -2,10 +2,14 @@
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from hotspare.catalog.catalog import Catalog
+from hotspare.policy.load import LoadSample
 from tests.api.world import PASSWORD, World
 from tests.cli.images import change_image
 from tests.console.visitor import Visitor
@@ -34,7 +38,7 @@ def key(world: World) -> str:
 
 
 def points_of_web(world: World, visitor: Visitor) -> int:
-    found = re.search(r"(\d+) restore points", visitor.get(machine_at(world, "web")))
+    found = re.search(r"(\d+) restore points?", visitor.get(machine_at(world, "web")))
     assert found
     return int(found[1])
 
@@ -66,7 +70,7 @@ def test_the_overview_counts_and_shows_days(world: World, anna: Visitor) -> None
 
 def test_machines_are_filtered(world: World, anna: Visitor) -> None:
     assert "2 machines" in shown(anna.get("/machines"))
-    assert "1 machines" in shown(anna.get("/machines?q=WEB"))
+    assert "1 machine" in shown(anna.get("/machines?q=WEB"))
     assert "0 machines" in shown(anna.get("/machines?state=failed"))
     assert "2 machines" in shown(anna.get("/machines?state=unprotected&number=99"))
 
@@ -75,7 +79,7 @@ def test_a_machine_shows_points_runs_and_why_it_stands_so(world: World, anna: Vi
     text = shown(anna.get(machine_at(world, "guest")))
     assert "warning" in text
     assert "No policy selects it; it has restore points" in text
-    assert "1 restore points" in text
+    assert "1 restore point," in text
     assert "by hand" in text
     anna.get("/machine?platform=nowhere&id=7", 404)
 
@@ -109,7 +113,7 @@ FORM |= {"backup.latency_factor": "2", "backup.check_tracking": "0", "backup.ski
 
 def test_a_policy_is_tried_kept_changed_and_removed(world: World, anna: Visitor) -> None:
     tried = shown(anna.post("/policies/keep", {**FORM, "do": "preview"}, 200).text)
-    assert "1 machines of 2" in tried
+    assert "1 machine of 2" in tried
     assert "name fits web*" in tried
     assert "guest: no pattern fits its name" in tried
     assert world.estate.policies().names() == []
@@ -126,7 +130,7 @@ def test_a_policy_is_tried_kept_changed_and_removed(world: World, anna: Visitor)
     )
     assert "already" in anna.post("/policies/keep", {**FORM, "do": "keep"}, 409).text
     assert "22:00" in shown(anna.get("/policies/nightly"))
-    assert "1 machines of 2" in shown(anna.get("/policies/nightly/preview"))
+    assert "1 machine of 2" in shown(anna.get("/policies/nightly/preview"))
     # What the form shows is what it was given: kept as it is, nothing changes.
     again = fields_in(anna.get("/policies/nightly/edit"))
     anna.post("/policies/keep", {**again, "do": "keep"})
@@ -306,3 +310,52 @@ def test_what_is_said_in_an_address_is_only_ours(anna: Visitor) -> None:
 def test_text_of_others_stays_text(world: World, anna: Visitor) -> None:
     answer = anna.get("/machines?q=%3Cscript%3Ealert(1)%3C/script%3E")
     assert "<script>alert" not in answer
+
+
+def test_the_report_sums_up_and_can_be_downloaded(world: World, anna: Visitor) -> None:
+    world.estate.look_again()
+    text = anna.get("/reports?period=day")
+    assert "By machine" in shown(text)
+    assert "of disks protected" in shown(text)
+    assert 'href="/machine?' in text
+    links = [unescape(link) for link in re.findall(r'href="(/reports/csv[^"]*)"', text)]
+    assert len(links) == 3
+    for link in links:
+        answer = anna.client.get(link)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/csv; charset=utf-8")
+        assert answer.headers["Content-Disposition"].startswith('attachment; filename="hotspare-')
+        assert answer.text.startswith("since,until,")
+    assert "web" in anna.client.get(links[0]).text
+    past = shown(anna.get("/reports?since=2020-01-01&until=2020-02-01"))
+    assert "2020-01-01 00:00 UTC to 2020-02-01 00:00 UTC" in past
+    assert "cannot begin" in anna.get("/reports?since=2020-02-01&until=2020-01-01", 422)
+
+
+def test_a_policy_shows_the_hours_that_were_learnt_and_whether_it_uses_them(
+    world: World, anna: Visitor
+) -> None:
+    uri = world.estate.inventory().machines[0][0]
+    tell_load(world, uri)
+    for manner, words in (
+        ("use", "This policy uses them : runs begin only in these hours"),
+        ("propose", "This policy does not use them"),
+    ):
+        tried = anna.post("/policies/keep", {**FORM, "schedule.low_peak": manner, "do": "preview"}, 200).text
+        assert words in shown(tried)
+        assert tried.count('<td class="busy-') == 7 * 24
+        assert tried.count(" low-peak</span>") == 7 * 6
+    ignored = anna.post("/policies/keep", {**FORM, "schedule.low_peak": "ignore", "do": "preview"}, 200).text
+    assert "does not look at them" in shown(ignored)
+
+
+def tell_load(world: World, uri: str) -> None:
+    """Note down a host that has little to do from midnight to six, in Berlin."""
+    start = datetime.now(UTC) - timedelta(days=15)
+
+    def note(catalog: Catalog) -> None:
+        for count in range(15 * 24):
+            at = start + timedelta(hours=count)
+            busy = 0.1 if at.astimezone(ZoneInfo("Europe/Berlin")).hour < 6 else 0.8
+            catalog.add_load(uri, LoadSample(at=at, cpu=busy, disk=0, network=0, latency=None))
+
+    world.estate.ask(note)

@@ -113,6 +113,12 @@ class StorageSuite:
         with pytest.raises(ObjectNotFound):
             backend.get("data/cc/x")
 
+    def test_tells_how_full_it_is_or_that_it_does_not(self, backend: Backend) -> None:
+        backend.put("data/dd/x", [b"x"])
+        ask = backend.capabilities.space
+        space = ask() if ask else None
+        assert space is None or 0 <= space.free <= space.total
+
     def test_serves_several_threads(self, backend: Backend) -> None:
         failures = []
 

@@ -13,6 +13,7 @@ from hotspare.events import (
     HeldBack,
     PhaseStarted,
     Progress,
+    StagesTimed,
     Warned,
 )
 
@@ -23,6 +24,7 @@ EVENTS: list[Event] = [
     Progress("web", "vda", 100, 80, 60, 30),
     Progress("web", "vdb", 50, 50, 50, 40),
     HeldBack("web", 3.5, 2.0, 4.0),
+    StagesTimed("web", 12.0, 2.0, 1.0),
     Warned("web", "careful"),
     DiskFinished("web", "vda"),
 ]
@@ -39,6 +41,13 @@ def test_events_add_up() -> None:
     assert (fields["bytes_read"], fields["bytes_stored"]) == (130, 70)
     assert (fields["rate"], fields["seconds_left"]) == (10.0, 75.0)
     assert (fields["held_back_seconds"], fields["warnings"]) == (3.5, ["careful"])
+    assert fields["stages"] == {
+        "reading": 12.0,
+        "processing": 2.0,
+        "storing": 1.0,
+        "bottleneck": "reading",
+        "share": 0.8,
+    }
     vda, vdb = fields["disks"]
     assert (vda["bytes_skipped"], vda["bytes_new"], vda["full_because"]) == (600, 60, None)
     assert (vdb["bytes_skipped"], vdb["mode"], vdb["full_because"]) == (0, "full", "it is new")

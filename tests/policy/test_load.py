@@ -94,11 +94,14 @@ def open_hours(found: list[LoadSample]) -> set[int]:
 def test_nights_and_weekends_of_an_office_are_found() -> None:
     expected = {hour for hour in range(168) if office(MONDAY + timedelta(hours=hour)) < 0.5}
     assert open_hours(samples(21, office)) == expected
+    assert learn_low_peak(samples(21, office), BERLIN).low_hours == expected
 
 
 def test_a_host_that_is_busy_at_night_is_told_apart() -> None:
     batch = samples(14, lambda local: 0.9 if local.hour < 6 or local.hour >= 21 else 0.2)
     assert words(batch) == ["06:00-21:00"]
+    low = learn_low_peak(batch, BERLIN).low_hours
+    assert low == {day * 24 + hour for day in range(7) for hour in range(6, 21)}
 
 
 def test_one_week_of_holidays_or_maintenance_changes_nothing() -> None:
@@ -127,6 +130,7 @@ def test_days_that_were_never_seen_are_taken_from_others() -> None:
 def test_what_is_not_known_is_not_proposed(found: list[LoadSample], because: str) -> None:
     learnt = learn_low_peak(found, BERLIN)
     assert learnt.windows == ()
+    assert learnt.low_hours == set()
     assert because in learnt.because
 
 

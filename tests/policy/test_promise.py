@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hotspare.policy.policy import Misfit, Policy, Schedule, checked
-from hotspare.policy.promise import RpoState, TrialState, rpo_promise, trial_state
+from hotspare.policy.promise import RpoState, TrialState, rpo_promise, share_kept, trial_state
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POLICY = Policy(name="nightly", schedule=Schedule(rpo="26h", tested_within="30d"))
@@ -59,3 +61,37 @@ def test_a_span_that_is_none_is_refused() -> None:
     with pytest.raises(Misfit) as refused:
         checked(Policy(name="nightly", schedule=Schedule(tested_within="soon")))
     assert refused.value.path == ("schedule", "tested_within")
+
+
+@pytest.mark.parametrize(
+    ("points", "known", "share"),
+    [
+        ([], 200, None),  # not promised yet
+        ([], -100, 0.0),
+        ([], 40, 1 / 6),  # for so long it may have none
+        ([-5], -100, 0.05),
+        ([-50, 20, 25, 60], -100, 0.25),
+        (list(range(0, 100, 10)), -100, 1.0),
+        ([0], 50, 0.0),
+    ],
+)
+def test_the_share_of_time_in_which_the_rpo_was_kept(
+    points: list[float], known: float, share: float | None
+) -> None:
+    assert share_kept(points, 10, known, 0, 100) == (share if share is None else pytest.approx(share))
+
+
+@given(
+    points=st.lists(st.integers(-40, 60), max_size=8).map(sorted),
+    rpo=st.integers(1, 30),
+    known=st.integers(-50, 40),
+)
+def test_the_share_is_what_looking_all_the_time_would_find(points: list[int], rpo: int, known: int) -> None:
+    def kept(at: float) -> bool:
+        # A point counts from its end on; before the first, the promise is as old as it is known.
+        newest = max((point for point in points if point <= at), default=known)
+        return at < newest + rpo
+
+    # Whole numbers change at whole numbers only: the middle between them stands for all of it.
+    seen = [kept(at + 0.5) for at in range(max(0, known), 50)]
+    assert share_kept(points, rpo, known, 0, 50) == pytest.approx(sum(seen) / len(seen))

@@ -13,7 +13,7 @@ from functools import cache
 from typing_extensions import Buffer
 
 from hotspare.errors import ObjectNotFound, StorageError
-from hotspare.storage.backend import ObjectInfo
+from hotspare.storage.backend import Capabilities, ObjectInfo
 from hotspare.storage.local import LocalBackend
 from tests.simulation.scheduler import Actor, Scheduler
 
@@ -100,7 +100,7 @@ class DirectBackend:
 
     url = "simulated:"
     durability = LocalBackend.durability
-    capabilities = LocalBackend.capabilities
+    capabilities = Capabilities()
 
     def __init__(self, store: SimulatedStore) -> None:
         self._store = store

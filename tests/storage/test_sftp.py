@@ -207,3 +207,14 @@ def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError) as caught:
         parse_sftp_url("sftp://me:hushhush@host/srv")
     assert "hushhush" not in str(caught.value)
+
+
+def test_it_tells_how_full_the_servers_file_system_is(backend: SftpBackend, folder: Path) -> None:
+    backend.put("data/aa/x", [b"x"])
+    ask = backend.capabilities.space
+    assert ask is not None
+    space = ask()
+    assert space is not None
+    status = os.statvfs(folder)
+    assert space.total == status.f_blocks * status.f_frsize
+    assert 0 < space.free <= space.total

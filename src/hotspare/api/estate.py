@@ -6,19 +6,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from blake3 import blake3
 
 from hotspare.access.roles import Target
+from hotspare.api.space import Spaces
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
+from hotspare.catalog.reporting import ReportRows
 from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.fleet.fleet import Fleet
 from hotspare.fleet.host import Host
+from hotspare.fleet.period import Period, PeriodName, period_of
+from hotspare.fleet.report import Promised, Report, longest_promise, make_report, promises_of
+from hotspare.fleet.standing import KnownPolicy
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
 from hotspare.platforms.platform import Machine, Platform
@@ -36,6 +42,8 @@ _INVENTORY_SECONDS = 30.0
 _HISTORY_SECONDS = 2.0
 _POINTS_SECONDS = 5.0
 _JUST_MADE_SECONDS = 0.5
+_REPORT_SECONDS = 60.0
+_REPORTS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,17 @@ class Inventory:
     """Tags of each machine, by platform and by the machine's name, and by its id."""
 
 
+class Reported(NamedTuple):
+    """What a report is made of."""
+
+    period: Period
+    rows: ReportRows
+    promised: Sequence[Promised]
+    whole: Report
+    """For who sees everything."""
+
+
+_Asked = tuple[PeriodName, datetime | None, datetime | None]
 _Machines = dict[str, list[Machine]]
 """By the platform's URI."""
 _Problems = list[tuple[str, HotspareError]]
@@ -73,6 +92,11 @@ class Estate:
         self._inventory: tuple[float, int, Inventory] | None = None
         """The same with what the catalog knows: when it was asked, and at which version of it."""
         self._jobs: JobBook | None = None
+        self.spaces = Spaces()
+        """How full repositories' stores are."""
+        self._report_lock = threading.Lock()
+        self._reported: dict[_Asked, tuple[float, Reported]] = {}
+        """Those asked for last come last."""
         # A catalog belongs to the thread that opened it, and opening it takes long.
         self._clerk = ThreadPoolExecutor(1, "catalog")
         self._clerks = ExitStack()
@@ -198,6 +222,8 @@ class Estate:
             self._points.clear()
             self._tested.clear()
             self._around = self._inventory = None
+        with self._report_lock:
+            self._reported.clear()
 
     def inventory(self) -> Inventory:
         """Give the machines of all platforms, not older than half a minute; what runs made, than seconds."""
@@ -212,6 +238,36 @@ class Estate:
                     self._inventory = (now, version, self._with_history(*self._around[1:]))
             return self._inventory[2]
 
+    def reported(self, name: PeriodName, since: datetime | None, until: datetime | None) -> Reported:
+        """Give what a report is made of, up to a minute old, for adding it up takes long.
+
+        Args:
+            name: how long the period is, where its begin is not given.
+            since: its begin.
+            until: its end; None for now.
+
+        Raises:
+            UsageError: it ends before it begins, or begins in the future.
+        """
+        asked = name, since, until
+        with self._report_lock:
+            at, found = self._reported.pop(asked, (-_REPORT_SECONDS, None))
+            if found is None or time.monotonic() - at > _REPORT_SECONDS:
+                at, found = time.monotonic(), self._report_on(period_of(*asked, datetime.now(UTC)))
+            self._reported[asked] = at, found
+            while len(self._reported) > _REPORTS_KEPT:
+                del self._reported[next(iter(self._reported))]
+            return found
+
+    def _report_on(self, period: Period) -> Reported:
+        files = self.policies()
+        policies = {name: KnownPolicy(one, files.changed_at(name)) for name, one in files.all().items()}
+        machines = [line.machine for _, line in self.inventory().machines if line.machine]
+        promised = promises_of(policies, machines, self.settings.platform, self.settings.repository)
+        back = longest_promise(promised)
+        rows = self.ask(lambda it: it.report_rows(period.since, period.until, back))
+        return Reported(period, rows, promised, make_report(period, rows, promised))
+
     def on_platform(self, uri: str, question: Callable[[Platform], Answer]) -> Answer:
         """Ask a platform, over a connection of its own. Raises what the question raises."""
         with self._begin() as work:
@@ -221,6 +277,7 @@ class Estate:
         """Let go of everything."""
         self._clerk.submit(self._clerks.close).result()
         self._clerk.shutdown()
+        self.spaces.close()
         if self._jobs is not None:
             self._jobs.close()
         self._opened.close()

@@ -3,7 +3,6 @@
 Names and units follow Prometheus's conventions; docs/monitoring.md lists them all.
 """
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +30,7 @@ from hotspare.notices.outbox import NOTICE_STATES, Outbox
 from hotspare.platforms.registry import plain_uri
 from hotspare.policy.policy import Policy
 from hotspare.policy.promise import RPO_STATES, rpo_promise
-from hotspare.storage.registry import local_folder
+from hotspare.storage.registry import plain_url
 
 _STATES = ("ok", "failed", "never-backed-up", "gone")
 _ACTION_STATES = ("waiting", "running", "ok", "failed", "cancelled")
@@ -124,7 +123,7 @@ class ServerCollector(Collector):
     def _selected(self, policy: Policy) -> Iterator[tuple[str, ListedMachine, datetime | None]]:
         """Give who is selected, each with the end of its newest point in the policy's own repository."""
         estate = self._server.estate
-        url = _plain_url(policy.repository or estate.settings.repository or "")
+        url = plain_url(policy.repository or estate.settings.repository or "")
         uris = {plain_uri(uri) for uri in policy.select.platforms or (estate.settings.platform,)}
         points = {uri: estate.ask(partial(_newest_points, uri, url)) for uri in uris}
         for uri, line in estate.inventory().machines:
@@ -140,11 +139,11 @@ class ServerCollector(Collector):
         kinds = ["repository", "kind"]
         checked = _gauge("repository_last_check_timestamp_seconds", "End of the last check.", kinds)
         whole = _gauge("repository_last_check_passed", "Whether it found nothing wrong.", kinds)
-        for url in map(_plain_url, self._server.estate.repositories().values()):
-            space = _space(url)
+        for url in map(plain_url, self._server.estate.repositories().values()):
+            space = self._server.estate.spaces.of(url)
             if space is not None:
-                free.add_metric([url], space[0])
-                size.add_metric([url], space[1])
+                free.add_metric([url], space.free)
+                size.add_metric([url], space.total)
             for kind in _CHECKS:
                 run = self._server.estate.ask(partial(_last_ended, url, kind))
                 if run is not None and run.finished_at is not None:
@@ -213,20 +212,6 @@ class ServerCollector(Collector):
 
 def _gauge(name: str, words: str, labels: list[str]) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"hotspare_{name}", words, labels=labels)
-
-
-def _plain_url(url: str) -> str:
-    """Give a repository's URL as the catalog has it."""
-    folder = local_folder(url) if url else None
-    return f"file://{folder}" if folder else url
-
-
-def _space(url: str) -> tuple[int, int] | None:
-    folder = local_folder(url)
-    if folder is None or not folder.is_dir():
-        return None
-    usage = shutil.disk_usage(folder)
-    return usage.free, usage.total
 
 
 def _newest_points(platform: str, url: str, catalog: Catalog) -> dict[str, datetime]:

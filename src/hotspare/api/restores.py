@@ -5,15 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
+from pydantic import Field
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission, Target
 from hotspare.access.tokens import Caller
 from hotspare.api.answers import answer
 from hotspare.api.estate import Estate
-from hotspare.api.guard import Server
+from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.inside import PlanRequest, opening_of, refuse_foreign_path, refuse_target
-from hotspare.api.see import point_for
+from hotspare.api.see import RepositoryKey, point_for
 from hotspare.block.device import BlockReader
 from hotspare.errors import PathNotFound, UsageError
 from hotspare.units import MIB
@@ -24,7 +25,7 @@ _PIECE = 4 * MIB
 class RestoreRequest(PlanRequest):
     """Where a machine is restored to."""
 
-    start: bool = False
+    start: bool = Field(default=False, description="Start it when it is through.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,14 @@ class Content:
 
 
 def begin_restore(
-    point: str, body: RestoreRequest, request: Request, server: Server, caller: Caller, repository: str | None
+    point: str,
+    body: RestoreRequest,
+    request: Request,
+    server: ServerHere,
+    caller: CallerHere,
+    repository: RepositoryKey = None,
 ) -> Response:
-    """Have a machine restored as a new one; gives the action.
-
-    Raises:
-        PointNotFound: there is no such point, or not for the caller.
-        NotPermitted: the caller may not restore to that platform.
-        UsageError: the server does not know the platform.
-    """
+    """Have a restore point made into a new machine; what it would be, its plan says before."""
     opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
     uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
     request.state.detail = {"machine": found.machine_name, "name": body.name, "platform": uri}

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from hotspare.access.roles import Permission
-from hotspare.api import do, events, inside, jobs, passkeys, people, policies, see, watch
+from hotspare.api import do, events, inside, jobs, passkeys, people, policies, report, restores, see, watch
 from hotspare.api.guard import Rule
 
 PREFIX = "/api/v1"
@@ -77,8 +77,10 @@ ROUTES = (
     ),
     Route("GET", "/points/{point}/files", inside.list_files, _BROWSE, ("volumes", "files")),
     Route("POST", "/points/{point}/restore-plan", inside.plan_restore, _RESTORE, ("restore-plan",)),
+    Route("POST", "/points/{point}/restore", restores.begin_restore, _RESTORE, ("action",), (202,)),
     Route("GET", "/runs", see.list_runs, _READ, ("runs",)),
     Route("GET", "/runs/{run}", see.show_run, _READ, ("run",)),
+    Route("GET", "/report", report.show_report, _READ, ("report",)),
     Route("GET", "/jobs", jobs.list_jobs, _READ, ("jobs",)),
     Route("POST", "/jobs", jobs.ask_for_job, _BACK_UP, ("job",), (202,)),
     Route("GET", "/jobs/{job}", jobs.show_job, _READ, ("job",)),

@@ -167,10 +167,10 @@ def runs_seen(estate: Estate, caller: Caller, count: int, *, platform: str, mach
 
 def show_run(run: int, server: ServerHere, caller: CallerHere) -> Response:
     """Describe a run."""
-    rows = server.estate.ask(lambda it: it.runs(1, before=run + 1)) if 0 < run < 2**62 else []
-    if not rows or rows[0].id != run or not _sees(server.estate, caller, rows[0]):
+    found = server.estate.ask(lambda it: it.run(run)) if 0 < run < 2**62 else None
+    if found is None or not _sees(server.estate, caller, found):
         raise NotThere(f"The server knows no run {run}")
-    return answer("run", run=run_fields(rows[0]))
+    return answer("run", run=run_fields(found))
 
 
 def _sees(estate: Estate, caller: Caller, row: RunRow) -> bool:

@@ -23,6 +23,7 @@ from hotspare.backup.inside import file_system_of, look_inside
 from hotspare.backup.paced_reading import ReadInto, paced_reading
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.plan import TransferPlan, plan_transfer
+from hotspare.backup.stages import StageClock
 from hotspare.backup.tracking import TrackingCheck, check_tracking, warning_of, why_full
 from hotspare.backup.transfer import TransferCounts, transfer_disk
 from hotspare.backup.unused import Unused
@@ -126,11 +127,12 @@ def backup_machine(
         if options.skip_unused and repository.keeps_extras:
             unused = look_inside(snapshot, listener)
         listener(events.PhaseStarted(machine.name, "transfer"))
-        run = _MachineRun(repository, writer, snapshot, earlier, options, unused, listener, cancellation)
+        at_work = repository, writer, StageClock(writer.waits), snapshot
+        run = _MachineRun(*at_work, earlier, options, unused, listener, cancellation)
         content = run.back_up_all(), run.store_state()
         listener(events.PhaseStarted(machine.name, "commit"))
         writer.flush()
-        run.check()
+        run.look()
         point = run.point(point_id, started_at, options.known_as or platform.uri, warnings, *content)
         claim.before_commit()
         writer.publish(point)
@@ -185,6 +187,7 @@ class _Way(NamedTuple):
 class _MachineRun:
     repository: Repository
     writer: RepositoryWriter
+    stages: StageClock
     snapshot: Snapshot
     earlier: list[RestorePoint]
     """The machine's points, oldest first; the last is the parent."""
@@ -271,11 +274,12 @@ class _MachineRun:
                 plan,
                 way.parent,
                 chunk_size,
-                self.check,
+                self.look,
                 report,
                 alike=None if way.parent else self._earlier_map(disk),
                 read_into=read_into,
                 unused=way.unused.now,
+                stages=self.stages,
             )
         finally:
             reader.close()
@@ -356,6 +360,11 @@ class _MachineRun:
         unused = Unused(unused.now)
         whole = unused.extents(reader.extents(0, disk.size), disk.size, chunk_size)
         return _Way(plan_transfer(whole, disk.size, chunk_size), None, why_full(found), found, unused)
+
+    def look(self) -> None:
+        """Tell what the time goes into, and ``check``."""
+        self.listener(events.StagesTimed(self.snapshot.machine.name, *self.stages.stages))
+        self.check()
 
     def check(self) -> None:
         """Raise when the user wants to stop, or the snapshot is not good any more."""

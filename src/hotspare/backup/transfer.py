@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hotspare.backup.paced_reading import ReadInto, read_freely
 from hotspare.backup.plan import ChunkRun, TransferPlan, stripes
+from hotspare.backup.stages import StageClock
 from hotspare.block.device import BlockReader
 from hotspare.block.pipeline import WORKERS, ordered_map
 from hotspare.block.ranges import NOTHING, Ranges, blank
@@ -49,6 +50,10 @@ class _Piece(NamedTuple):
 
     run: ChunkRun
     chunks: list[Prepared | None]
+    reading: float = 0.0
+    """Seconds that it took."""
+    preparing: float = 0.0
+    """The same of all that came after."""
 
 
 @dataclass(slots=True)
@@ -84,11 +89,12 @@ class _Preparer:
         )
         for (at, _, _), one in zip(filled, prepared, strict=True):
             chunks[at] = one
+        reading, preparing = was_read - began, time.monotonic() - was_read
         if waited:
             self.writer.compression.spare()
         else:
-            self.writer.compression.note(length, was_read - began, time.monotonic() - was_read)
-        return _Piece(run, chunks)
+            self.writer.compression.note(length, reading, preparing)
+        return _Piece(run, chunks, reading, preparing)
 
 
 def transfer_disk(
@@ -102,6 +108,7 @@ def transfer_disk(
     alike: DiskMap | None = None,
     read_into: ReadInto = read_freely,
     unused: Ranges = NOTHING,
+    stages: StageClock | None = None,
 ) -> tuple[bytes, TransferCounts]:
     """Store what the plan names and give the root of the disk's map, and what it took.
 
@@ -117,12 +124,14 @@ def transfer_disk(
             what lay in their place there. Nothing is taken from it, and damage in it does no harm.
         read_into: how the disk is read; called by several threads.
         unused: is stored as zeroes, whatever the disk has there.
+        stages: told what the time goes into; of the same writer. None where nobody wants to know.
 
     Raises:
         SourceLost: the disk went away.
         NoSpace, StorageError: the repository could not take the data.
     """
     counts = TransferCounts()
+    stages = stages or StageClock(writer.waits)
     builder = DiskMapBuilder(writer.store_page, chunk_count(reader.size, chunk_size), parent)
     checked = time.monotonic()
     with ExitStack() as stack:
@@ -134,7 +143,9 @@ def transfer_disk(
             _Stripe(run, _parents(run, parent, alike))
             for run in stripes(plan, reader.size, chunk_size, STRIPE)
         )
-        for piece in stack.enter_context(closing(ordered_map(_Preparer.prepare, runs, workers))):
+        pieces = stack.enter_context(closing(ordered_map(_Preparer.prepare, runs, workers)))
+        for piece in stages.timed(pieces):
+            stages.note(piece.reading, piece.preparing)
             if time.monotonic() - checked > CHECK_INTERVAL:
                 check()
                 checked = time.monotonic()

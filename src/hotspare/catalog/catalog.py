@@ -4,10 +4,11 @@ A damaged file is set aside and a fresh one begun, for losing a cache must not k
 restore. A file of a newer version is left alone and refused.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -15,12 +16,14 @@ from typing import Self
 from hotspare.catalog.decoding import point_of, run_of
 from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
 from hotspare.catalog.process import is_alive, own_process
+from hotspare.catalog.reporting import ReportRows, report_rows
 from hotspare.catalog.rows import DayOutcome, Ended, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
 from hotspare.sqlite import transaction
 
 FILE_NAME = "catalog.sqlite"
+_RESULT = ", ".join(f"{field.name} = :{field.name}" for field in fields(RunResult))
 
 
 class Catalog:
@@ -134,20 +137,8 @@ class Catalog:
         """Note how a run ended."""
         with self._transaction():
             self._connection.execute(
-                "UPDATE runs SET finished_at = ?, outcome = ?, error_code = ?, error = ?, point = ?,"
-                " bytes_read = ?, bytes_stored = ?, held_back_seconds = ?, latency_factor = ? WHERE id = ?",
-                (
-                    _stamp(datetime.now(UTC)),
-                    result.outcome,
-                    result.error_code,
-                    result.error,
-                    result.point,
-                    result.bytes_read,
-                    result.bytes_stored,
-                    result.held_back_seconds,
-                    result.latency_factor,
-                    number,
-                ),
+                f"UPDATE runs SET finished_at = :finished_at, {_RESULT} WHERE id = :id",  # noqa: S608
+                asdict(result) | {"finished_at": _stamp(datetime.now(UTC)), "id": number},
             )
 
     def add_run(self, run: RunRow) -> None:
@@ -156,9 +147,11 @@ class Catalog:
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO runs (kind, machine, platform, repository, process, started_at, finished_at,"
-                " policy, outcome, error_code, error, point, bytes_read, bytes_stored) VALUES (:kind,"
-                " :machine, :platform, :repository, '', :started_at, :finished_at, :policy, :outcome,"
-                " :error_code, :error, :point, :bytes_read, :bytes_stored)",
+                " policy, outcome, error_code, error, point, bytes_read, bytes_stored, warnings,"
+                " seconds_reading, seconds_processing, seconds_storing) VALUES (:kind, :machine, :platform,"
+                " :repository, '', :started_at, :finished_at, :policy, :outcome, :error_code, :error, :point,"
+                " :bytes_read, :bytes_stored, :warnings, :seconds_reading, :seconds_processing,"
+                " :seconds_storing)",
                 asdict(run) | {"started_at": _stamp(run.started_at), "finished_at": _stamp(ended)},
             )
 
@@ -198,6 +191,12 @@ class Catalog:
         with explained(self.path):
             rows = self._connection.execute(query, (*given.values(), limit)).fetchall()
         return [run_of(row) for row in rows]
+
+    def run(self, number: int) -> RunRow | None:
+        """Give the run of a number; None when there is none."""
+        with explained(self.path):
+            row = self._connection.execute("SELECT * FROM runs WHERE id = ?", (number,)).fetchone()
+        return run_of(row) if row else None
 
     def known_points(self) -> set[str]:
         """Give the ids of the restore points that runs made or read."""
@@ -311,6 +310,11 @@ class Catalog:
             rows = self._connection.execute(query, (_stamp(since),)).fetchall()
         return {row["repository"]: row["stored"] for row in rows}
 
+    def report_rows(self, since: datetime, until: datetime, looked_back: timedelta) -> ReportRows:
+        """Add up what there is of a period; see there."""
+        with explained(self.path):
+            return report_rows(self._connection, since, until, looked_back)
+
     def running(self) -> list[RunRow]:
         """Give all runs that go on now, in whatever process of this host, the newest first."""
         with explained(self.path):
@@ -340,11 +344,12 @@ class Catalog:
     def _insert_point(self, point: PointRow) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO points VALUES (:repository, :id, :machine_id, :machine_name, :platform,"
-            " :finished_at, :consistency, :boot_at, :boot_passed, :boot_life)",
+            " :finished_at, :consistency, :boot_at, :boot_passed, :boot_life, :size, :bytes_stored, :tags)",
             asdict(point)
             | {
                 "finished_at": _stamp(point.finished_at),
                 "boot_at": _stamp(point.boot_at) if point.boot_at else None,
+                "tags": None if point.tags is None else json.dumps(point.tags),
             },
         )
 

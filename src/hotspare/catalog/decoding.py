@@ -1,5 +1,6 @@
 """From rows of the database to the plain rows that others see."""
 
+import json
 import sqlite3
 from datetime import datetime
 
@@ -20,6 +21,9 @@ def point_of(row: sqlite3.Row) -> PointRow:
         boot_at=datetime.fromisoformat(row["boot_at"]) if row["boot_at"] else None,
         boot_passed=None if row["boot_passed"] is None else bool(row["boot_passed"]),
         boot_life=row["boot_life"],
+        size=row["size"],
+        bytes_stored=row["bytes_stored"],
+        tags=None if row["tags"] is None else tuple(json.loads(row["tags"])),
     )
 
 
@@ -44,4 +48,8 @@ def run_of(row: sqlite3.Row) -> RunRow:
         held_back_seconds=row["held_back_seconds"],
         latency_factor=row["latency_factor"],
         policy=row["policy"],
+        warnings=row["warnings"],
+        seconds_reading=row["seconds_reading"],
+        seconds_processing=row["seconds_processing"],
+        seconds_storing=row["seconds_storing"],
     )

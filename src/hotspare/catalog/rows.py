@@ -29,6 +29,12 @@ class PointRow:
     boot_passed: bool | None = None
     boot_life: str | None = None
     """``BootRecord.life``."""
+    size: int | None = None
+    """Bytes of all its disks; None when the row was made by a version that did not keep it."""
+    bytes_stored: int | None = None
+    """Bytes that its new data took when it was made; None as above."""
+    tags: tuple[str, ...] | None = None
+    """Tags of the machine, as they were then; None as above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,12 @@ class RunRow:
     """How many times its usual latency the guest's I/O had meanwhile."""
     policy: str | None = None
     """Name of the policy by which it ran; None for a command."""
+    warnings: int = 0
+    """How many times the user was told something that did not stop it."""
+    seconds_reading: float | None = None
+    """What the time of the transfer went into; None of all that are no backups, and of older versions."""
+    seconds_processing: float | None = None
+    seconds_storing: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +87,10 @@ class RunResult:
     bytes_stored: int = 0
     held_back_seconds: float | None = None
     latency_factor: float | None = None
+    warnings: int = 0
+    seconds_reading: float | None = None
+    seconds_processing: float | None = None
+    seconds_storing: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

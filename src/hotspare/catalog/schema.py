@@ -61,6 +61,17 @@ MIGRATIONS = (
         PRIMARY KEY (platform, at)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN warnings INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN seconds_reading REAL;
+    ALTER TABLE runs ADD COLUMN seconds_processing REAL;
+    ALTER TABLE runs ADD COLUMN seconds_storing REAL;
+    ALTER TABLE points ADD COLUMN size INTEGER;
+    ALTER TABLE points ADD COLUMN bytes_stored INTEGER;
+    ALTER TABLE points ADD COLUMN tags TEXT;
+    CREATE INDEX backups_by_time ON runs (started_at) WHERE kind = 'backup';
+    CREATE INDEX runs_of_a_policy_by_machine ON runs (policy, platform, machine, id) WHERE policy IS NOT NULL;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -15,6 +15,7 @@ from hotspare.cli.documents import (
     print_left_out,
     print_point_disks,
 )
+from hotspare.documents.stages import Stages, bottleneck_words, stages_fields
 from hotspare.errors import HotspareError, Interrupted, PartialFailure, TrackingWrong
 from hotspare.events import HeldBack
 from hotspare.repository.point import RestorePoint
@@ -37,6 +38,10 @@ class BackupResult:
     seconds: float = 0.0
     held_back: HeldBack | None = None
     """That reading was slowed down for the guest; None when it was not, or hardly."""
+    stages: Stages | None = None
+    """What the time of its transfer went into; None when it did not come that far."""
+    warnings: int = 0
+    """How many times the user was told something that did not stop it."""
 
 
 _COUNTED: dict[str, Outcome] = {
@@ -130,6 +135,7 @@ def _result_fields(result: BackupResult) -> dict[str, Any]:
         "point": point_fields(result.point) if result.point else None,
         "error": output.error_fields(result.error) if result.error else None,
         "held_back": held_back_fields(result.held_back) if result.held_back else None,
+        "stages": stages_fields(result.stages),
     }
 
 
@@ -147,6 +153,8 @@ def _print_result(result: BackupResult, *, alone: bool) -> None:
     print_point_disks(point)
     print_file_systems(point)
     print_left_out(point)
+    if bottleneck := bottleneck_words(stages_fields(result.stages)):
+        output.print_text(f"  bottleneck: {bottleneck}")
     if result.held_back:
         output.print_text(f"  {held_back_words(result.held_back)}")
 

@@ -137,6 +137,8 @@ class Backups:
                 bytes_read=run.bytes_read if run else 0,
                 bytes_stored=run.bytes_stored if run else 0,
                 seconds=time.monotonic() - began,
+                stages=run.stages if run else None,
+                warnings=run.warnings if run else 0,
             )
         self.history.add_point(point)
         doubts = doubts_about(point)
@@ -149,6 +151,8 @@ class Backups:
             bytes_stored=run.bytes_stored,
             seconds=time.monotonic() - began,
             held_back=run.held_back,
+            stages=run.stages,
+            warnings=run.warnings,
         )
 
     def _outcome(self, wanted: WantedMachine, error: HotspareError) -> Outcome:

@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Literal
 
 from hotspare.catalog.catalog import Catalog
-from hotspare.catalog.rows import PointRow, RunResult
+from hotspare.catalog.rows import Ended, PointRow, RunResult
 from hotspare.cli.directed import known_as
 from hotspare.cli.logs import about_run
 from hotspare.cli.output import warn
+from hotspare.documents.progress import stages_of
+from hotspare.documents.stages import Stages
 from hotspare.errors import HotspareError, Interrupted
-from hotspare.events import Event, HeldBack, Listener, Progress
+from hotspare.events import Event, HeldBack, Listener, Progress, StagesTimed, Warned
 from hotspare.fleet.work import Work
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.tested import BootRecord, Tested
@@ -32,6 +34,8 @@ class Run:
     def __init__(self) -> None:
         self.point: str | None = None
         self.held_back: HeldBack | None = None
+        self.stages: Stages | None = None
+        self.warnings = 0
         self._seen: dict[tuple[str, str], Progress] = {}
 
     def watching(self, listener: Listener) -> Listener:
@@ -42,6 +46,10 @@ class Run:
                 self._seen[event.machine, event.disk] = event
             elif isinstance(event, HeldBack):
                 self.held_back = event
+            elif isinstance(event, StagesTimed):
+                self.stages = stages_of(event)
+            elif isinstance(event, Warned):
+                self.warnings += 1
             listener(event)
 
         return watch
@@ -55,6 +63,23 @@ class Run:
     def bytes_stored(self) -> int:
         """Bytes that all disks' new data took in the repository so far."""
         return sum(seen.bytes_stored for seen in self._seen.values())
+
+
+def _result(run: Run, outcome: Ended, code: str | None, what: str | None) -> RunResult:
+    return RunResult(
+        outcome=outcome,
+        error_code=code,
+        error=what,
+        point=run.point,
+        bytes_read=run.bytes_read,
+        bytes_stored=run.bytes_stored,
+        held_back_seconds=run.held_back.seconds if run.held_back else None,
+        latency_factor=run.held_back.latency_factor if run.held_back else None,
+        warnings=run.warnings,
+        seconds_reading=run.stages.reading if run.stages else None,
+        seconds_processing=run.stages.processing if run.stages else None,
+        seconds_storing=run.stages.storing if run.stages else None,
+    )
 
 
 class History:
@@ -102,18 +127,8 @@ class History:
             words = f"{outcome}. {what}" if what else outcome
             _log.log(level, "%s of %s: %s", kind, machine, words, extra=about)
             if self._catalog and number is not None:
-                result = RunResult(
-                    outcome=outcome,
-                    error_code=code,
-                    error=what,
-                    point=run.point,
-                    bytes_read=run.bytes_read,
-                    bytes_stored=run.bytes_stored,
-                    held_back_seconds=run.held_back.seconds if run.held_back else None,
-                    latency_factor=run.held_back.latency_factor if run.held_back else None,
-                )
                 with _only_warned("The end of this run is not recorded"):
-                    self._catalog.finish_run(number, result)
+                    self._catalog.finish_run(number, _result(run, outcome, code, what))
 
     def replace_points(
         self, points: Sequence[RestorePoint], tested: Mapping[str, Tested] = MappingProxyType({})
@@ -164,6 +179,9 @@ def point_row(repository: str, point: RestorePoint, boot: BootRecord | None) -> 
         boot_at=boot.at if boot else None,
         boot_passed=boot.passed if boot else None,
         boot_life=boot.life if boot else None,
+        size=sum(disk.size for disk in point.disks),
+        bytes_stored=sum(content.bytes_stored for content in point.contents),
+        tags=tuple(sorted(point.machine.get("marks", {}).get("tags", ()))),
     )
 
 

@@ -99,13 +99,7 @@ def windows(*, platform: Patterns = (), time_zone: str = "UTC", options: Options
         zone = zone_named(time_zone)
         learnt = {uri: _learn(session.catalog(), uri, zone) for uri in uris}
         if session.as_json:
-            fields = [
-                {
-                    **low_peak_fields(uri, one),
-                    "hours": [round(one.hours[hour], 3) for hour in sorted(one.hours)],
-                }
-                for uri, one in learnt.items()
-            ]
+            fields = [low_peak_fields(uri, one) for uri, one in learnt.items()]
             output.print_document(output.document("low-peak", time_zone=time_zone, platforms=fields))
             return
         for uri, one in learnt.items():

@@ -25,6 +25,7 @@ GROUPS = {
     "Be sure": {
         "verify": "Read restore points back, or start them, and prove that they are good.",
         "run": "See what was done on this host, and how it ended.",
+        "report": "Sum up a period: runs, promises kept, tested restores, what is protected and stored.",
         "watchdog": "Look whether machines are protected as promised, whatever the server does or does not.",
         "notice": "See who is told when something is wrong, try that out, and see what was sent.",
     },

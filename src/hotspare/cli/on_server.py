@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hotspare.api.client import Client, Document
-from hotspare.cli import backup, job, machine, output, point, policy, run
+from hotspare.cli import backup, job, machine, output, point, policy, report, run
 from hotspare.cli.app import app
 from hotspare.cli.backup_options import Selection
 from hotspare.cli.options import Options
+from hotspare.cli.quantities import parse_moment
 from hotspare.errors import ConfigError, HotspareError, PartialFailure, PermissionRefused, UsageError
 from hotspare.policy.yaml_text import dump
 from hotspare.settings import passphrase_in
@@ -37,12 +38,14 @@ def run_on_server(options: Options, words: Sequence[str]) -> int:
             "This command cannot be put to a server yet",
             meaning="Nothing was done",
             hint="Log in to the server's host and run it there; "
-            "with --server there are machine, point, run and policy list and show, backup, and job",
+            "with --server there are machine, point, run and policy list and show, report, backup, and job",
         )
     client = Client(str(options.server), _token(), _certificate())
     document = asked(client, bound)
     if options.output == "json":
         output.print_document(document)
+    elif asked is _report:
+        report.print_fields(document, bound.arguments.get("by"), as_csv=bool(bound.arguments.get("csv")))
     else:
         _print(document)
     for problem in document.get("problems", ()):
@@ -82,6 +85,13 @@ def _machines(client: Client, bound: BoundArguments) -> Document:
     wanted = bound.arguments.get("platform")
     document["machines"] = [one for one in document["machines"] if wanted in {None, one["platform"]}]
     return document
+
+
+def _report(client: Client, bound: BoundArguments) -> Document:
+    given = bound.arguments
+    ends = {"from": given.get("since"), "to": given.get("until")}
+    moments = {name: parse_moment(text).isoformat() for name, text in ends.items() if text}
+    return client.get("report", period=given.get("period"), **moments)
 
 
 def _back_up(client: Client, bound: BoundArguments) -> Document:
@@ -151,6 +161,8 @@ _ASKED: dict[Any, Callable[[Client, BoundArguments], Document]] = {
     run.list_runs: lambda client, bound: client.get(
         "runs", limit=bound.arguments.get("limit", 20), policy=bound.arguments.get("policy")
     ),
+    run.show: lambda client, bound: client.get("runs", str(bound.args[0])),
+    report.report: _report,
     policy.list_policies: lambda client, _bound: client.get("policies"),
     policy.show: lambda client, bound: client.get("policies", bound.args[0]),
     backup.backup: _back_up,

@@ -186,6 +186,10 @@ class ServerPlans:
             held_back_seconds=None,
             latency_factor=None,
             policy=order.policy,
+            warnings=result.warnings,
+            seconds_reading=result.stages.reading if result.stages else None,
+            seconds_processing=result.stages.processing if result.stages else None,
+            seconds_storing=result.stages.storing if result.stages else None,
         )
         self._opened().catalog.add_run(run)
         self._tell(order, result, outcome)

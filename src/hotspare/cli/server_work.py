@@ -88,5 +88,7 @@ def _result(done: BackupResult, began: float, catalog: str) -> Result:
         finished_at=time.time(),
         bytes_read=done.bytes_read,
         bytes_stored=done.bytes_stored,
+        warnings=done.warnings,
+        stages=done.stages,
         catalog=catalog,
     )

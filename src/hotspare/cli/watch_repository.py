@@ -1,19 +1,18 @@
 """What the watchdog asks a repository itself, whatever the catalog of this host says."""
 
-import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from hotspare.cli.options import Options
 from hotspare.cli.session import Session
-from hotspare.errors import ObjectNotFound, RepositoryDamaged
+from hotspare.errors import HotspareError, ObjectNotFound, RepositoryDamaged
 from hotspare.repository.format import BOOT
 from hotspare.repository.gc.state import read_expulsions
 from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import BootRecord, read_boot
-from hotspare.storage.registry import local_folder
+from hotspare.storage.backend import Backend
 
 Counts = Callable[[str, str], bool]
 
@@ -50,7 +49,7 @@ class RepositoryState:
     machines: dict[str, Protected]
     """By the machine's id."""
     space: Space | None
-    """None where that cannot be asked: on remote stores."""
+    """None where the store does not tell, as S3."""
 
     def newest_at(self, machine: str) -> datetime | None:
         """Tell when the newest good point of a machine was finished."""
@@ -82,7 +81,7 @@ def ask_repository(
             newest, unreadable = _newest_good(repository, names, counts)
             record = _last_trial(repository, names, trials) if machine in tried else None
             found[machine] = Protected(newest, unreadable, record)
-        return RepositoryState(repository.backend.url, found, _space(repository.backend.url))
+        return RepositoryState(repository.backend.url, found, _space(repository.backend))
 
 
 def _newest_first(repository: Repository, machine: str) -> list[str]:
@@ -116,12 +115,11 @@ def _last_trial(repository: Repository, names: list[str], trials: set[str]) -> B
     return max((record for record in records if record), key=lambda record: record.at, default=None)
 
 
-def _space(url: str) -> Space | None:
-    folder = local_folder(url)
-    if folder is None:
-        return None
+def _space(backend: Backend) -> Space | None:
+    """Ask the store how full it is; what keeps it from telling does not keep us from the rest."""
     try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
+        ask = backend.capabilities.space
+        found = ask() if ask else None
+    except HotspareError:
         return None
-    return Space(usage.free, usage.total)
+    return Space(found.free, found.total) if found else None

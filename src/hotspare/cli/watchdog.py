@@ -51,7 +51,7 @@ def watchdog(
     Args:
         once: Look once, and end.
         every: How long from one look to the next.
-        space: A repository in a folder with less than so many percent of free space is nearly full.
+        space: A repository with less than so many percent of free space is nearly full; S3 does not tell.
         options: See below.
     """
     pause = parse_duration(every)

@@ -17,6 +17,7 @@ from hotspare.console.document import document_of
 from hotspare.console.figures import Figures, FiguresHere, quietly
 from hotspare.console.rendering import page, see_other
 from hotspare.documents.run import run_fields
+from hotspare.documents.stages import bottleneck_words
 from hotspare.errors import HotspareError
 from hotspare.units import format_bytes, format_duration
 
@@ -26,6 +27,8 @@ _OVER_SHOWN = 10
 OUTCOMES = ("failed", "missed", "interrupted", "cancelled", "ok")
 KINDS = ("backup", "restore", "verify", "boot-test", "scan")
 _ACTIVE = {"waiting", "queued", "running"}
+_TRANSFERRING = {"transfer", "commit"}
+"""Phases in which data is on its way."""
 _NO_JOBS: dict[str, Any] = {"jobs": [], "movers": []}
 
 
@@ -90,7 +93,8 @@ def show_activity(
 def show_run(request: Request, run: int, server: ServerHere, caller: CallerHere) -> Response:
     """Show a run of the history."""
     found = document_of(see.show_run(run, server, caller))["run"]
-    return page(request, "run.html", title=f"{found['kind'].capitalize()} of {found['machine']}", run=found)
+    title = f"{found['kind'].capitalize()} of {found['machine']}"
+    return page(request, "run.html", title=title, run=found, bottleneck=bottleneck_words(found["stages"]))
 
 
 def show_job(request: Request, job: str, server: ServerHere, caller: CallerHere) -> Response:
@@ -139,14 +143,14 @@ def watch(request: Request, server: ServerHere, caller: CallerHere) -> Response:
 
 def bottleneck_of(progress: dict[str, Any], *, going_on: bool) -> str | None:
     """Say in words what holds a run up, as far as that is known; None where nothing is to be said."""
+    held_back = ""
     if progress["held_back_seconds"]:
         waited = format_duration(progress["held_back_seconds"])
-        return f"the guest: reading waited for {waited}, so that the guest's own I/O was not slowed down"
-    if not going_on or not progress["phase"]:
-        return None
-    if progress["phase"] != "transfer":
-        return f"the stage '{progress['phase']}'; no data is transferred meanwhile"
-    return "not known: within a transfer, reading, compressing and storing are not timed apart"
+        held_back = f"; reading waited for {waited}, so that the guest's own I/O was not slowed down"
+    if going_on and progress["phase"] and progress["phase"] not in _TRANSFERRING:
+        return f"the stage '{progress['phase']}'; no data is transferred meanwhile{held_back}"
+    words = bottleneck_words(progress["stages"])
+    return None if words is None else words + held_back
 
 
 def cancel_action(action: str, server: ServerHere, caller: CallerHere) -> Response:

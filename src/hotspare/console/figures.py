@@ -1,13 +1,11 @@
 """What pages ask for again and again, remembered for some seconds: how machines stand, what runs, space."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from fastapi import Depends, Request
 
@@ -114,8 +112,9 @@ class Figures:
 
     def capacity(self, url: str) -> Capacity:
         """Tell how full a repository's store is; ``url`` is one that an opened repository has."""
-        free, total = _space(url)
-        return Capacity(free, total, self._stored.get().get(url, 0))
+        space = self._server.estate.spaces.of(url)
+        stored = self._stored.get().get(url, 0)
+        return Capacity(space.free if space else None, space.total if space else None, stored)
 
     def capacity_of(self, key: str) -> Capacity:
         """The same by a repository's id. Raises as ``Estate.repository``."""
@@ -136,17 +135,6 @@ class Figures:
     def _sum_up(self) -> Mapping[str, int]:
         since = datetime.now(UTC) - GROWTH_OVER
         return self._server.estate.ask(lambda it: it.stored_since(since))
-
-
-def _space(url: str) -> tuple[int | None, int | None]:
-    parts = urlsplit(url)
-    if parts.scheme != "file":
-        return None, None
-    try:
-        usage = shutil.disk_usage(unquote(parts.path))
-    except OSError:
-        return None, None
-    return usage.free, usage.total
 
 
 def _figures_of(request: Request) -> Figures:

@@ -24,6 +24,7 @@ PLACES = (
     Place("Policies", "/policies", Permission.READ, everywhere=True),
     Place("Restore", "/restore", Permission.BROWSE),
     Place("Repositories", "/repositories", Permission.READ),
+    Place("Reports", "/reports", Permission.READ),
     Place("Audit", "/audit", Permission.ADMINISTER, everywhere=True),
     Place("Settings", "/settings"),
 )

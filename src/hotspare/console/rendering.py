@@ -92,7 +92,9 @@ def _templates() -> Environment:
         "day": lambda value: f"{moment(value):%Y-%m-%d}",
         "clock": _clock,
         "stamp": lambda value: f"{moment(value):%Y-%m-%dT%H:%M:%SZ}",
-        "count": lambda number: f"{number:,}".replace(",", "\u202f"),
+        "count": _count,
+        "noun": _noun,
+        "counted": lambda number, one, many=None: f"{_count(number)} {_noun(number, one, many)}",
         "query": _query,
     }
     made.globals |= {
@@ -118,6 +120,15 @@ def moment(value: datetime | str | float) -> datetime:
 
 def _clock(value: datetime | str | float) -> str:
     return f"{moment(value):%Y-%m-%d %H:%M} UTC"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def _noun(number: int, one: str, many: str | None = None) -> str:
+    """Give the form of a noun that fits a number."""
+    return one if number == 1 else many or f"{one}s"
 
 
 def _query(given: Mapping[str, Any]) -> str:

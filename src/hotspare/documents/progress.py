@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from hotspare import events
-from hotspare.events import DiskStarted, Event, HeldBack, PhaseStarted, Warned
+from hotspare.documents.stages import Stages, stages_fields
+from hotspare.events import DiskStarted, Event, HeldBack, PhaseStarted, StagesTimed, Warned
 
 EVENT_TYPES: dict[type[Event], str] = {
     events.PhaseStarted: "phase-started",
@@ -17,6 +18,7 @@ EVENT_TYPES: dict[type[Event], str] = {
     events.Progress: "progress",
     events.DiskFinished: "disk-finished",
     events.HeldBack: "held-back",
+    events.StagesTimed: "stages-timed",
     events.Warned: "warned",
 }
 """What each event is called in JSON lines."""
@@ -52,6 +54,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Since the first disk's transfer began."""
     held_back_seconds: float = 0.0
     """For how long reading waited, to spare the guest."""
+    stages: Stages | None = None
+    """What the time of the transfer goes into; None before that is known."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -78,6 +82,7 @@ class ProgressWatch:
         self._disks: dict[str, DiskProgress] = {}
         self._began: float | None = None
         self._held_back = 0.0
+        self._stages: Stages | None = None
         self._warnings: list[str] = []
 
     def __call__(self, event: Event) -> None:
@@ -104,6 +109,8 @@ class ProgressWatch:
                 )
             elif isinstance(event, HeldBack):
                 self._held_back = event.seconds
+            elif isinstance(event, StagesTimed):
+                self._stages = stages_of(event)
             elif isinstance(event, Warned) and len(self._warnings) < _WARNINGS_MAX:
                 self._warnings.append(event.message)
 
@@ -121,8 +128,14 @@ class ProgressWatch:
                 disks=disks,
                 transfer_seconds=self._clock() - self._began if self._began is not None else 0.0,
                 held_back_seconds=self._held_back,
+                stages=self._stages,
                 warnings=tuple(self._warnings),
             )
+
+
+def stages_of(event: StagesTimed) -> Stages:
+    """Give what an event says of the stages of a transfer."""
+    return Stages(reading=event.reading, processing=event.processing, storing=event.storing)
 
 
 def event_of(line: str) -> Event | None:
@@ -147,6 +160,7 @@ def progress_fields(progress: Progress | None) -> dict[str, Any]:
         "rate": progress.rate,
         "seconds_left": progress.seconds_left,
         "held_back_seconds": progress.held_back_seconds,
+        "stages": stages_fields(progress.stages),
         "warnings": list(progress.warnings),
         "disks": [
             {

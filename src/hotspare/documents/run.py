@@ -4,6 +4,7 @@ from typing import Any
 
 from hotspare.catalog.rows import RunRow
 from hotspare.documents.form import utc_time
+from hotspare.documents.stages import Stages, stages_fields
 
 
 def run_fields(run: RunRow) -> dict[str, Any]:
@@ -24,5 +25,13 @@ def run_fields(run: RunRow) -> dict[str, Any]:
         "bytes_stored": run.bytes_stored,
         "held_back_seconds": run.held_back_seconds,
         "latency_factor": run.latency_factor,
+        "stages": stages_fields(_stages_of(run)),
+        "warnings": run.warnings,
         "policy": run.policy,
     }
+
+
+def _stages_of(run: RunRow) -> Stages | None:
+    if run.seconds_reading is None or run.seconds_processing is None or run.seconds_storing is None:
+        return None
+    return Stages(reading=run.seconds_reading, processing=run.seconds_processing, storing=run.seconds_storing)

@@ -109,6 +109,7 @@ def preview_fields(found: Preview) -> dict[str, Any]:
             for uri, planned in found.planned.items()
             for one in planned
         ],
+        "low_peak_is": found.policy.schedule.low_peak,
         "low_peak": [low_peak_fields(uri, one) for uri, one in found.low_peaks.items()],
         "retention": judged_fields(found.judged),
         "problems": [{"platform": uri, **error_fields(error)} for uri, error in found.silent.items()],
@@ -121,4 +122,6 @@ def low_peak_fields(uri: str, low_peak: LowPeak) -> dict[str, Any]:
         "platform": uri,
         "windows": [str(window) for window in low_peak.windows],
         "because": low_peak.because,
+        "hours": [round(low_peak.hours[hour], 3) for hour in sorted(low_peak.hours)],
+        "low_hours": sorted(low_peak.low_hours),
     }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from hotspare.documents.progress import Progress
+from hotspare.documents.stages import Stages
 
 JobState = Literal["waiting", "queued", "running", "ok", "failed", "interrupted", "cancelled"]
 """``queued``: it may begin, and no mover of its host has taken it yet."""
@@ -55,6 +56,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float = 0.0
     bytes_read: int = 0
     bytes_stored: int = 0
+    warnings: int = 0
+    stages: Stages | None = None
+    """What the time of its transfer went into; None when that is not known."""
     catalog: str = ""
     """Whose history has it: host and folder."""
 

@@ -40,6 +40,16 @@ class LowPeak:
     hours: Mapping[int, float]
     """How busy it usually is, 0 to about 1, by hour of the week from Monday 0:00; empty when not known."""
 
+    @property
+    def low_hours(self) -> frozenset[int]:
+        """The hours of the week that are in its windows, which begin and end at full hours."""
+        return frozenset(
+            (day * 24 + window.start // 60 + hour) % HOURS
+            for window in self.windows
+            for day in window.days
+            for hour in range(((window.end - window.start) % DAY_MINUTES or DAY_MINUTES) // 60)
+        )
+
 
 def learn_low_peak(samples: Sequence[LoadSample], zone: ZoneInfo) -> LowPeak:
     """Learn from samples of one host, in any order; those of backups of ours are not looked at."""

@@ -1,7 +1,10 @@
 """Whether what a policy promises is kept: how old the newest good restore point of a machine may be."""
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from hotspare.policy.policy import Policy, parse_span
@@ -60,3 +63,27 @@ def trial_state(
     if min(tested_at or known_since, now) + age > now:
         return "fresh"
     return "old" if tested_at else "never"
+
+
+def share_kept(
+    points: Sequence[float], rpo: float, known_since: float, since: float, until: float
+) -> float | None:
+    """Tell for which share of a period the newest restore point was not older than was promised.
+
+    Args:
+        points: when restore points were finished, in order; all times are seconds since the epoch.
+        rpo: the promise, in seconds.
+        known_since: since when it is promised: from then on, for so long there may be none.
+        since: begin of the period.
+        until: its end, or now.
+
+    Returns:
+        0 to 1; None when nothing was promised within the period.
+    """
+    begin = max(since, known_since)
+    if until <= begin:
+        return None
+    first = bisect_right(points, begin)
+    marks = [points[first - 1] if first else known_since, *points[first : bisect_left(points, until)], until]
+    broken = sum(max(0.0, later - max(earlier + rpo, begin)) for earlier, later in pairwise(marks))
+    return 1.0 - broken / (until - begin)

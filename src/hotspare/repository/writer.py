@@ -32,6 +32,7 @@ from hotspare.repository.parity import build_parity, parity_name
 from hotspare.repository.point import RestorePoint, point_name, seal_point
 from hotspare.repository.reader import ChunkReader
 from hotspare.repository.session import PUTS_MAX, Session, Surroundings, run_expelled
+from hotspare.repository.waits import StoreWaits
 from hotspare.storage.backend import Backend
 
 SEGMENT_PACKS_MAX = 32
@@ -105,6 +106,7 @@ class RepositoryWriter:
         self._locks = locks
         self._segments = segments or {}
         self.compression = AdaptiveLevel()
+        self.waits = StoreWaits()
         self._builders: dict[str, PackBuilder] = {}
         self._executor = surroundings.executor()
         self._puts: list[Future[SealedPack]] = []
@@ -270,7 +272,7 @@ class RepositoryWriter:
         parents = (self._index.find(parent_id) for parent_id in parent_ids if parent_id != HOLE)
         bases = {parent.entry.base or parent.entry.id for parent in parents if parent is not None}
         # Those that cannot be read are found out one by one.
-        with suppress(RepositoryDamaged, StorageError):
+        with suppress(RepositoryDamaged, StorageError), self.waits.of_fetching():
             self._bases.fetch_bases(bases)
 
     def _encode(self, plaintext: memoryview, parent_id: bytes, shift: int) -> Encoded:
@@ -339,7 +341,9 @@ class RepositoryWriter:
     def _collect(self, waiting_max: int) -> None:
         """Take in stored packs, oldest first, until at most ``waiting_max`` are on their way."""
         while len(self._puts) > waiting_max:
-            self._index.note(self._puts.pop(0).result())
+            with self.waits.of_appending():
+                pack = self._puts.pop(0).result()
+            self._index.note(pack)
             self._unlisted_packs += 1
         if self._index.fresh_rows >= SEGMENT_ROWS_MAX or self._unlisted_packs >= SEGMENT_PACKS_MAX:
             self._publish_segment()
@@ -349,7 +353,8 @@ class RepositoryWriter:
         if segment is not None:
             segment = replace(segment, session=self._session.id)
             name, data = segment.seal(self._keyring)
-            self._backend.put(name, [data])
+            with self.waits.of_appending():
+                self._backend.put(name, [data])
             self._index.published(segment)
         self._unlisted_packs = 0
 

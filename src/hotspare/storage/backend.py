@@ -1,6 +1,6 @@
 """The contract of an object store. ``tests/contracts/storage_suite.py`` holds each one to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
@@ -93,6 +93,14 @@ class ObjectLocks(Protocol):
         ...
 
 
+class Space(NamedTuple):
+    """How full the file system is that a store lies on. Bytes."""
+
+    free: int
+    """What this client may still store."""
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a store may do beyond the contract, None where it has no such thing; and what it lets us do."""
@@ -100,6 +108,8 @@ class Capabilities:
     conditional_puts: ConditionalPuts | None = None
     locks: ObjectLocks | None = None
     access: Access = "full"
+    space: Callable[[], Space | None] | None = None
+    """Asks the store how full it is; None where its server turns out not to tell. Raises as ``Backend``."""
 
 
 class Backend(Protocol):

@@ -21,7 +21,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from hotspare.errors import HotspareError, NoSpace, ObjectNotFound, PermissionRefused, StorageError
-from hotspare.storage.backend import Capabilities, Durability, ObjectInfo
+from hotspare.storage.backend import Capabilities, Durability, ObjectInfo, Space
 from hotspare.storage.temporaries import is_stale, is_temporary, new_temporary_name
 
 _PAGE = 4096
@@ -38,11 +38,11 @@ class LocalBackend:
     """A store in a folder of a local or mounted file system."""
 
     durability: Durability = "fsync"
-    capabilities = Capabilities()
 
     def __init__(self, folder: Path) -> None:
         self.url = f"file://{folder}"
         self.folder = folder
+        self.capabilities = Capabilities(space=self.space)
         self._unnamed_files = True
         self._named: set[Path] = set()
         """Folders whose names are known to be durable."""
@@ -112,6 +112,12 @@ class LocalBackend:
             path = self.folder / name
             path.unlink()
             _sync_folder(path.parent)
+
+    def space(self) -> Space:
+        """See ``Capabilities.space``."""
+        with _errors_named("", self.url):
+            status = os.statvfs(self.folder)
+        return Space(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
     def close(self) -> None:
         """See ``Backend.close``; there is nothing to let go of."""

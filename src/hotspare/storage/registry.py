@@ -53,6 +53,12 @@ def local_folder(url: str) -> Path | None:
     return store.folder if isinstance(store, LocalBackend) else None
 
 
+def plain_url(url: str) -> str:
+    """Give a store's URL as an opened one has it: of a folder always ``file://``, and absolute."""
+    folder = local_folder(url) if url else None
+    return f"file://{folder}" if folder else url
+
+
 def _open(url: str, environment: Mapping[str, str]) -> Backend:
     if url.startswith("s3:"):
         # The clients of S3 and SFTP take long to import; a local store need not wait for them.

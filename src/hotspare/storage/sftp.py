@@ -15,7 +15,7 @@ import asyncssh
 from typing_extensions import Buffer
 
 from hotspare.errors import HotspareError, NoSpace, ObjectNotFound, PermissionRefused, StorageError
-from hotspare.storage.backend import Capabilities, Durability, ObjectInfo
+from hotspare.storage.backend import Capabilities, Durability, ObjectInfo, Space
 from hotspare.storage.sftp_connection import Answer, Channel, Extensions, SftpConnection, parse_sftp_url
 from hotspare.storage.temporaries import is_stale, is_temporary, new_temporary_name
 
@@ -34,10 +34,9 @@ _NEW_FILE = "xb"
 class SftpBackend:
     """A store in a folder of an SFTP server."""
 
-    capabilities = Capabilities()
-
     def __init__(self, url: str) -> None:
         target = parse_sftp_url(url)
+        self.capabilities = Capabilities(space=self._space)
         self.url = target.url
         self._folder = target.folder
         self._connection = SftpConnection(target)
@@ -95,6 +94,18 @@ class SftpBackend:
     def close(self) -> None:
         """See ``Backend.close``."""
         self._connection.close()
+
+    def _space(self) -> Space | None:
+        """Ask by ``statvfs@openssh.com``, which not every server knows or allows."""
+
+        async def ask(channel: Channel) -> Space | None:
+            try:
+                status = await channel.client.statvfs(self._folder)
+            except asyncssh.SFTPOpUnsupported:
+                return None
+            return Space(status.bavail * status.frsize, status.blocks * status.frsize)
+
+        return self._run("", ask)
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}" if name else self._folder

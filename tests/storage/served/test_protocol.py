@@ -1,5 +1,6 @@
 """Frames, however they are cut up on their way, and what is not of the protocol."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hotspare.storage.served.frames import HEADER_MAX, Frame, ProtocolError, enc
 from hotspare.storage.served.protocol import (
     MAGIC,
     PIECE_MAX,
+    AskSpace,
     Delete,
     Done,
     Failed,
@@ -20,6 +22,8 @@ from hotspare.storage.served.protocol import (
     Piece,
     Put,
     Size,
+    SpaceLeft,
+    Welcome,
     decode_listing,
     encode_listing,
     failure,
@@ -36,6 +40,8 @@ messages = st.one_of(
     st.builds(List, numbers, names),
     st.builds(Delete, numbers, names),
     st.builds(Piece, numbers),
+    st.builds(AskSpace, numbers),
+    st.builds(SpaceLeft, numbers, numbers, numbers),
     st.builds(Done, numbers, numbers),
 )
 frames = st.lists(st.tuples(messages, st.binary(max_size=2000)), max_size=8)
@@ -91,3 +97,20 @@ def test_listings_and_errors_come_back_as_they_were() -> None:
     said = failure(7, NoSpace("full", meaning="nothing stored", hint="x" * 9000))
     assert said == Failed(7, "no-space", "full", "nothing stored", "x" * 2000, may_pass=False)
     assert len(encode_head(said)) < HEADER_MAX
+
+
+def test_a_server_that_offers_nothing_more_greets_as_it_always_did() -> None:
+    """Programs of before and after a server could tell its space understand each other."""
+    old = msgspec.msgpack.encode(["welcome", 1, "0.9", "full", "fsync", ""])
+    new = msgspec.msgpack.encode(Welcome(1, "1.0", "full", "fsync", "", offers=("space",)))
+    read = msgspec.msgpack.Decoder(Welcome).decode(old)
+    assert (read.program, read.offers) == ("0.9", ())
+
+    class Before(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
+        version: int
+        program: str
+        access: str
+        durability: str
+        own_prefix: str
+
+    assert msgspec.msgpack.Decoder(Before).decode(new) == Before(1, "1.0", "full", "fsync", "")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused, StorageError
@@ -350,3 +351,21 @@ def test_requests_of_one_connection_are_told_apart(backend: ServedBackend) -> No
     assert connection.ask(Size(connection.next_id(), "data/01"), timeout=PATIENCE).value == 50_000
     with pytest.raises(StorageError, match="ends before"):
         connection.ask(Get(connection.next_id(), "data/01", 50_000, 1), timeout=PATIENCE)
+
+
+def test_it_tells_how_full_the_servers_file_system_is(backend: ServedBackend, folder: Path) -> None:
+    backend.put("data/aa/x", [b"x"])
+    ask = backend.capabilities.space
+    assert ask is not None
+    space = ask()
+    assert space is not None
+    status = os.statvfs(folder)
+    assert space.total == status.f_blocks * status.f_frsize
+    assert 0 < space.free <= space.total
+
+
+def test_an_older_server_is_not_asked_for_it(backend: ServedBackend) -> None:
+    connection = backend._connected()
+    connection.welcome = msgspec.structs.replace(connection.welcome, offers=())
+    assert backend.capabilities.space is None
+    assert backend._space() is None

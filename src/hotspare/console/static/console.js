@@ -19,6 +19,14 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 }, true);
 
+// Without scripts there is the browser's own menu.
+function printing(root) {
+  for (const button of root.querySelectorAll("button[data-print]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => window.print());
+  }
+}
+
 function bytes(count) {
   const names = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let at = 0;
@@ -52,5 +60,5 @@ function charts(root) {
 }
 
 function prepare(root) { localTimes(root); charts(root); }
-document.addEventListener("DOMContentLoaded", () => prepare(document));
+document.addEventListener("DOMContentLoaded", () => { prepare(document); printing(document); });
 document.addEventListener("htmx:afterSwap", (event) => prepare(event.detail.elt.parentElement || document));

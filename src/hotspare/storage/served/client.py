@@ -11,9 +11,9 @@ from blake3 import blake3
 from typing_extensions import Buffer
 
 from hotspare.errors import ObjectNotFound
-from hotspare.storage.backend import Capabilities, Durability, ObjectInfo
+from hotspare.storage.backend import Capabilities, Durability, ObjectInfo, Space
 from hotspare.storage.served.connection import Call, ServedConnection
-from hotspare.storage.served.protocol import Delete, Get, List, Put, Request, Size
+from hotspare.storage.served.protocol import SPACE, AskSpace, Delete, Get, List, Put, Request, Size
 from hotspare.storage.served.ssh import parse_ssh_url, remote_command
 from hotspare.storage.served.transport import ProgramTransport, Transport
 
@@ -67,7 +67,8 @@ class ServedBackend:
     @property
     def capabilities(self) -> Capabilities:
         """See ``Backend.capabilities``; connects to ask the server."""
-        return Capabilities(access=self._connected().welcome.access)
+        welcome = self._connected().welcome
+        return Capabilities(access=welcome.access, space=self._space if SPACE in welcome.offers else None)
 
     def put(self, name: str, parts: Sequence[Buffer]) -> None:
         """See ``Backend.put``; an append-only server refuses to replace, but not the same bytes again."""
@@ -123,6 +124,12 @@ class ServedBackend:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _space(self) -> Space | None:
+        connection = self._connected()
+        if SPACE not in connection.welcome.offers:
+            return None  # another server answers since it was asked what it offers
+        return self._ask(connection, AskSpace(connection.next_id())).space
 
     def _connected(self) -> ServedConnection:
         with self._connecting:

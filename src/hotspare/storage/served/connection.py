@@ -9,7 +9,7 @@ from typing_extensions import Buffer
 
 from hotspare import __version__, errors
 from hotspare.errors import HotspareError, StorageError
-from hotspare.storage.backend import ObjectInfo
+from hotspare.storage.backend import ObjectInfo, Space
 from hotspare.storage.served.frames import Frame, ProtocolError, encode_head
 from hotspare.storage.served.protocol import (
     MAGIC,
@@ -26,6 +26,7 @@ from hotspare.storage.served.protocol import (
     Put,
     Request,
     Sending,
+    SpaceLeft,
     Welcome,
     decode_listing,
     frame_decoder,
@@ -52,6 +53,7 @@ class Call:
         self.value = 0
         self.pieces: list[bytes] = []
         self.objects: list[ObjectInfo] = []
+        self.space: Space | None = None
         self.error: HotspareError | None = None
         self._left = 0
 
@@ -69,6 +71,9 @@ class Call:
                 self.pieces.append(body)
             case Listed():
                 self.objects += decode_listing(body)
+            case SpaceLeft():
+                self.space = Space(message.free, message.total)
+                self.ended.set()
             case Done():
                 if self._left:
                     raise ProtocolError("fewer bytes than were announced")
@@ -225,7 +230,7 @@ class ServedConnection:
                 self._greeted.set()
             case Failed(id=0):
                 self._end(error_of(message, self._url))
-            case Sending() | Piece() | Listed() | Done() | Failed():
+            case Sending() | Piece() | Listed() | SpaceLeft() | Done() | Failed():
                 with self._calls_lock:
                     call = self._calls.get(message.id)
                 if call is not None:  # else nobody waits for it any more

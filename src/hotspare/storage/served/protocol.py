@@ -10,6 +10,7 @@ large object does not hold up small ones.
     Size                                               -> Done
     List                                               -> Listed ..., Done | Failed
     Delete                                             -> Done | Failed
+    AskSpace                                           -> SpaceLeft | Failed
 """
 
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
     durability: Durability
     own_prefix: str
     """What is below can be replaced and removed only by who names the digest of what is there; or empty."""
+    offers: tuple[str, ...] = ()
+    """What the server knows beyond the first servers of this version: ``space`` for ``AskSpace``."""
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag="put"):
@@ -89,6 +92,20 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
     known: tuple[bytes, ...] = ()
 
 
+class AskSpace(msgspec.Struct, frozen=True, array_like=True, tag="ask-space"):
+    """Say how full the file system is; only to a server that offers ``space``."""
+
+    id: int
+
+
+class SpaceLeft(msgspec.Struct, frozen=True, array_like=True, tag="space-left"):
+    """The answer to ``AskSpace``. Bytes."""
+
+    id: int
+    free: int
+    total: int
+
+
 class Piece(msgspec.Struct, frozen=True, array_like=True, tag="piece"):
     """The body is the next bytes of the object of request ``id``."""
 
@@ -126,9 +143,10 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     may_pass: bool
 
 
-Request = Put | Get | Size | List | Delete | Piece
-Answer = Sending | Piece | Listed | Done | Failed
-Message = Hello | Welcome | Put | Get | Size | List | Delete | Piece | Sending | Listed | Done | Failed
+SPACE = "space"
+Request = Put | Get | Size | List | Delete | AskSpace | Piece
+Answer = Sending | Piece | Listed | SpaceLeft | Done | Failed
+Message = Hello | Welcome | Request | Answer
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -26,7 +26,9 @@ from hotspare.storage.served.protocol import (
     LISTED_MAX,
     MAGIC,
     PIECE_MAX,
+    SPACE,
     VERSION,
+    AskSpace,
     Delete,
     Done,
     Get,
@@ -38,6 +40,7 @@ from hotspare.storage.served.protocol import (
     Put,
     Sending,
     Size,
+    SpaceLeft,
     Welcome,
     encode_listing,
     failure,
@@ -159,7 +162,10 @@ class _Server:
             self._sink.send(failure(0, error))
             return False
         rules = self._rules
-        self._sink.send(Welcome(VERSION, __version__, rules.access, self._store.durability, rules.own_prefix))
+        durability = self._store.durability
+        self._sink.send(
+            Welcome(VERSION, __version__, rules.access, durability, rules.own_prefix, offers=(SPACE,))
+        )
         return True
 
     def _why_not(self, hello: Hello) -> HotspareError | None:
@@ -187,7 +193,7 @@ class _Server:
             case Piece():
                 upload = self._uploads.get(message.id) or _Upload(Put(0, "", 0))
                 self._guarded(message.id, lambda: upload.take(frame.body), upload)
-            case Get() | Size() | List() | Delete():
+            case Get() | Size() | List() | Delete() | AskSpace():
                 self._submit(workers, message.id, lambda: self._answer(message))
                 return
             case _:
@@ -238,9 +244,12 @@ class _Server:
             upload.drop()
         self._sink.send(failure(request, answer))
 
-    def _answer(self, message: Get | Size | List | Delete) -> None:
+    def _answer(self, message: Get | Size | List | Delete | AskSpace) -> None:
         if isinstance(message, List):
             self._list(message)
+            return
+        if isinstance(message, AskSpace):
+            self._sink.send(SpaceLeft(message.id, *self._store.space()))
             return
         change = self._change_of(message.name)
         match message:
