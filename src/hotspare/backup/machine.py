@@ -87,8 +87,7 @@ class BackupOptions:
     continuous: str = ""
     """Mark the point as one of a continuous backup, by what that keeps; see ``continuous.py``."""
     known_as: str = ""
-    """URI that the point is to name as its platform; empty for the platform's own. To the host that has this
-    done from elsewhere, ``qemu:///system`` is another host's."""
+    """URI that the point names as its platform, if who has this done from elsewhere has another for it."""
 
 
 def backup_machine(
@@ -393,9 +392,8 @@ class _MachineRun:
             disk_map = self.repository.disk(of_parent[0]).map
             self.repository.require_pages(disk_map)
             if self.repository.misses_chunks(disk_map):
-                return _Parent(
-                    full_because="chunks of the parent restore point are damaged, and are stored again"
-                )
+                damaged = "chunks of the parent restore point are damaged, and are stored again"
+                return _Parent(full_because=damaged)
             self.writer.keep_inherited(disk_map, self.repository.reader())
         except RepositoryDamaged as error:
             return _Parent(full_because=f"the parent restore point cannot be read: {error.what}")
