@@ -22,7 +22,7 @@ from hotspare.repository.point import RestorePoint, order_of_points
 from hotspare.repository.repository import Repository
 from hotspare.repository.tested import read_tested
 
-_SCANNED = 2000
+_SCANNED = 1000
 """Runs looked at for one page, when most of them are for others only."""
 
 MachineName = Annotated[str | None, Query(description="Only those of the machine with this name.")]
@@ -138,25 +138,16 @@ def list_runs(
 ) -> Response:
     """List runs, the newest first. A page may be short of the limit, or empty, though a next one follows."""
     before = _number(after) if after is not None else None
-    seen: list[RunRow] = []
-    scanned = 0
-    while len(seen) <= limit and scanned < _SCANNED:
-        wanted = limit + 1 if caller.may(Permission.READ, EVERYTHING) else 1000
-        rows = server.estate.ask(
-            lambda it, wanted=wanted, before=before: it.runs(  # type: ignore[misc]
-                wanted, policy=policy, machine=machine, kind=kind, outcome=outcome, before=before
-            )
-        )
-        seen += [row for row in rows if _sees(server.estate, caller, row)]
-        scanned += len(rows)
-        if len(rows) < wanted:
-            before = None
-            break
-        before = rows[-1].id
+    wanted = limit + 1 if caller.may(Permission.READ, EVERYTHING) else _SCANNED
+    rows = server.estate.ask(
+        lambda it: it.runs(wanted, policy=policy, machine=machine, kind=kind, outcome=outcome, before=before)
+    )
+    seen = [row for row in rows if _sees(server.estate, caller, row)]
+    following = rows[-1].id if len(rows) == wanted else None
     if len(seen) > limit:
-        before = seen[limit - 1].id
-    following = None if before is None else cursor_of((str(before),))
-    return answer("runs", runs=[run_fields(row) for row in seen[:limit]], next=following)
+        following = seen[limit - 1].id
+    cursor = None if following is None else cursor_of((str(following),))
+    return answer("runs", runs=[run_fields(row) for row in seen[:limit]], next=cursor)
 
 
 def runs_seen(estate: Estate, caller: Caller, count: int, *, platform: str, machine: str) -> list[RunRow]:
