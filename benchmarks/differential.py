@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.images.platform import ImagesPlatform
 from hotspare.repository.point import RestorePoint

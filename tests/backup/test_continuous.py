@@ -9,7 +9,8 @@ import pytest
 
 from hotspare.backup.content import CONTINUOUS
 from hotspare.backup.continuous import ContinuousBackup, ContinuousPlan, Cycle
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import MachineNotFound, SourceLost
 from hotspare.events import ignore

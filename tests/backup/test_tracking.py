@@ -5,7 +5,8 @@ import random
 import pytest
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.backup.plan import plan_transfer
 from hotspare.backup.tracking import check_tracking
 from hotspare.block.extent import Extent, ExtentKind

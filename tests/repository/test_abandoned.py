@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import Interrupted, RunExpelled
 from hotspare.events import Event, Progress

@@ -13,7 +13,8 @@ import pytest
 from typing_extensions import Buffer
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, PermissionRefused, SourceLost, StorageError
 from hotspare.repository.append_only import APPEND_ONLY

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.platform import StateFile
 from hotspare.repository.check import check_structure

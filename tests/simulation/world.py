@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hotspare import events
 from hotspare.backup import machine as backup_module
 from hotspare.backup import transfer
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError
 from hotspare.repository import copy as copy_module

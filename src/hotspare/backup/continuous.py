@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 from hotspare import events
 from hotspare.backup.content import CONTINUOUS
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound, PointKept, UsageError
 from hotspare.platforms.platform import Platform

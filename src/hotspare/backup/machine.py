@@ -6,7 +6,6 @@ A failure before the point is published leaves the repository without the point 
 tokens where they were: the next run starts from the same place.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +19,8 @@ from hotspare.backup.content import CONTINUOUS, store_content
 from hotspare.backup.earlier import place_after_earlier, tokens_of
 from hotspare.backup.file_index import index_snapshot
 from hotspare.backup.inside import file_system_of, look_inside
+from hotspare.backup.options import BackupOptions
 from hotspare.backup.paced_reading import ReadInto, paced_reading
-from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.plan import TransferPlan, plan_transfer
 from hotspare.backup.stages import StageClock
 from hotspare.backup.tracking import TrackingCheck, check_tracking, warning_of, why_full
@@ -32,11 +31,7 @@ from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.cancellation import Cancellation
 from hotspare.errors import RepositoryDamaged, StorageError
 from hotspare.guest.unused.machine import MachineUnused
-from hotspare.platforms.hooks.hook import Hook
 from hotspare.platforms.platform import (
-    ALL_DISKS,
-    Consistency,
-    DiskChoice,
     Platform,
     Snapshot,
     SnapshotDisk,
@@ -59,36 +54,6 @@ from hotspare.repository.writer import RepositoryWriter
 _HELD_BACK_SECONDS = 1.0
 """Waiting for less than that is not worth a word."""
 Kind = TypeVar("Kind", bound=PointContent)
-
-
-@dataclass(frozen=True, slots=True)
-class BackupOptions:
-    """What the user may choose."""
-
-    full: bool = False
-    """Read every disk in full; what the repository knows is still not stored again."""
-    consistency: Consistency | None = None
-    """The level that is wanted; None for the best that the machine is prepared for."""
-    require_consistency: bool = False
-    """Rather fail than go on with less."""
-    hooks: Sequence[Hook] | None = None
-    """What quiesces the applications inside; None for the machine's own."""
-    disks: DiskChoice = ALL_DISKS
-    latency_factor: float | None = DEFAULT_FACTOR
-    """Read more slowly when the guest's I/O takes more than so many times its usual time; None never does."""
-    read_limit: int | None = None
-    """Bytes per second that are read at most."""
-    check_tracking: float = 0.0
-    """Percentage of the chunks that the platform calls unchanged, to be read and compared nevertheless."""
-    skip_unused: bool = True
-    """Leave out what no file system in the machine needs."""
-    index_files: bool = False
-    """Keep an index of the names of its files with the point."""
-    continuous: str = ""
-    """Mark the point as one of a continuous backup, by what that keeps; see ``continuous.py``."""
-    known_as: str = ""
-    """URI that the point is to name as its platform; empty for the platform's own. To the host that has this
-    done from elsewhere, ``qemu:///system`` is another host's."""
 
 
 def backup_machine(

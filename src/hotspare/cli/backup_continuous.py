@@ -8,7 +8,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from hotspare.backup.continuous import ContinuousBackup, ContinuousPlan, Cycle
-from hotspare.backup.machine import BackupOptions
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.documents import point_fields, point_mode

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from hotspare.backup.machine import BackupOptions
+from hotspare.backup.options import BackupOptions
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.select import MachineChoice
 from hotspare.cli.directed import known_as

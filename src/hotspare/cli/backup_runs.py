@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hotspare.backup.claim import UNDISPUTED, Claim
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli.backup_results import BackupResult, Outcome, doubts_about
 from hotspare.cli.directed import claim_on_runs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hotspare.backup.claim import Claim
-from hotspare.backup.machine import BackupOptions
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.cli.backup_runs import Backups, EngineHere
 from hotspare.cli.history import History

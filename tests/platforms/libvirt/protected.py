@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.block.ranges import blank
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.libvirt.platform import LibvirtPlatform

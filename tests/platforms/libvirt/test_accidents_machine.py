@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.errors import ConsistencyNotReached, SourceLost
 from hotspare.platforms.libvirt.platform import LibvirtPlatform

@@ -44,7 +44,8 @@ _SCRIPT = """
 import os, pkgutil, signal, sys
 from pathlib import Path
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
 from hotspare.platforms.platform import Consistency

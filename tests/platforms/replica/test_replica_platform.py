@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hotspare import events
-from hotspare.backup.machine import BackupOptions, backup_machine
+from hotspare.backup.machine import backup_machine
+from hotspare.backup.options import BackupOptions
 from hotspare.block.extent import Extent, ExtentKind
 from hotspare.cancellation import Cancellation
 from hotspare.errors import MachineNotFound, UsageError
