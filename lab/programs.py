@@ -19,5 +19,6 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     except FileNotFoundError as missing:
         raise LabError(f"{words[0]} is not installed: run scripts/install-system-packages") from missing
     if done.returncode:
-        raise LabError(f"{' '.join(words)} failed ({done.returncode}): {done.stderr.strip()}")
+        said = f"{done.stderr.strip()}\n{done.stdout.strip()[-2000:]}".strip()
+        raise LabError(f"{' '.join(words)} failed ({done.returncode}): {said}")
     return done.stdout

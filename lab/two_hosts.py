@@ -72,6 +72,7 @@ class Host(LibvirtHost):
         for own in _OWN:
             (self.folder / own).mkdir(parents=True, exist_ok=True)
         self.machines.mkdir(exist_ok=True)
+        self.outside("/var/lib/libvirt/dnsmasq").mkdir(exist_ok=True)  # of libvirt's networks
         for folder in (self.folder, self.machines):
             folder.chmod(0o755)
         configuration = self.folder / "etc/libvirt"

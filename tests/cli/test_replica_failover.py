@@ -125,6 +125,10 @@ def test_the_policy(program: Program, states: dict[str, Path]) -> None:
         time.sleep(0.05)
     refused = program.run("replica", "policy", "web", "--map-network", "lan", "--state", states["source"])
     assert (refused.status, "NAME=VALUE" in refused.err) == (2, True)
+    both = ("--map-network", "lan=lan2", "--map-network", "dmz=lan2")
+    refused = program.run("replica", "policy", "web", *both, "--state", states["source"])
+    assert (refused.status, "Two networks would both become lan2" in refused.err) == (2, True)
+    assert policy() == automatic
 
 
 @pytest.mark.parametrize("command", ["failover", "rehearse", "failback"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from hotspare.cli.replica_documents import status_fields
 from hotspare.errors import HotspareError
 from hotspare.replication import pairing, protections
 from hotspare.replication.link.client import LocalClient
-from hotspare.replication.link.wire import NOTHING, Verb
+from hotspare.replication.link.wire import NOTHING, PeerUnavailable, Verb
 from lab.errors import LabError
 from lab.two_hosts import Host
 
@@ -38,6 +39,11 @@ class HostAgent:
         self._process = self.host.popen([*words, "--port", str(self.port)], log=self.log)
         self.wait(self._answers, "answers", 180)
         return self
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The words that run the program there."""
+        return _HOTSPARE
 
     @property
     def log(self) -> Path:
@@ -97,8 +103,12 @@ class HostAgent:
         return found
 
     def wait(self, reached: Callable[[], bool], what: str, seconds: float = 30, found: object = None) -> None:
+        """Wait; an agent that does not answer on a busy host counts as not yet."""
         deadline = time.monotonic() + seconds
-        while not reached():
+        while True:
+            with suppress(PeerUnavailable):
+                if reached():
+                    return
             if time.monotonic() > deadline:
                 tail = self.log.read_text(errors="replace")[-3000:]
                 raise LabError(f"{self.host.name}: not within {seconds:.0f} s: {what}. {found}\n{tail}")

@@ -76,10 +76,13 @@ def failover(
     it is for a host that is lost: refused while that is alive, or while it is not proven that the machine
     stands still there. With --force you say that you made sure of it.
 
+    Once it runs here, --point begins again from another state of the replica, an earlier or a later one; what
+    it wrote here is gone then. That can be done until it is protected in the other direction.
+
     Args:
         machine: Name or UUID.
         planned: Shut it down where it runs first; nothing is lost.
-        point: Begin with this point in place of all that the replica has.
+        point: Begin with this point in place of all that the replica has; "newest" goes back to that.
         force: The machine surely does not run on the other host: its plug is pulled.
         dry_run: Only say what would be lost.
         timeout: Planned: how long the machine may take to shut down.
@@ -98,7 +101,8 @@ def failover(
     with agent_of(state, options) as agent:
         before = agent.call(service.FAILOVER, asked)
         if not dry_run:
-            question = f"Start {machine} here? {_loss_in_words(before.loss)}."
+            notes = "".join(f" And {warning}." for warning in before.warnings)
+            question = f"Start {machine} here? {_loss_in_words(before.loss)}.{notes}"
             confirm(question, "Nothing was done", yes=yes or options.output == "json")
             real = msgspec.structs.replace(asked, dry_run=False)
             before = agent.call(service.FAILOVER, real, timeout=_LONG_SECONDS)
@@ -215,12 +219,14 @@ def policy(
                 hint="Protect it again with --witness",
             )
         before = protection.failover
+        networks = dict(_pairs(map_network)) if map_network else before.network_map
+        _refuse_no_way_back(networks)
         now = msgspec.structs.replace(
             before,
             automatic=before.automatic if automatic is None else automatic,
             fence_command=before.fence_command if fence_command is None else fence_command,
             after_start=before.after_start if after_start is None else after_start,
-            network_map=dict(_pairs(map_network)) if map_network else before.network_map,
+            network_map=networks,
             addresses={mac: text.replace(",", " via ") for mac, text in _pairs(address)}
             if address
             else before.addresses,
@@ -253,6 +259,17 @@ def _pairs(texts: tuple[str, ...]) -> list[tuple[str, str]]:
             raise UsageError(f"{text!r} is not of the form NAME=VALUE", meaning="Nothing was changed")
         pairs.append((name, value))
     return pairs
+
+
+def _refuse_no_way_back(networks: dict[str, str]) -> None:
+    """Raise ``UsageError`` when two networks become one: home again, nobody could tell which it was."""
+    there = list(networks.values())
+    if twice := sorted({name for name in there if there.count(name) > 1}):
+        raise UsageError(
+            f"Two networks would both become {twice[0]}, and come home as the same one",
+            meaning="Nothing was changed",
+            hint="Map each to one of its own on the standby; two bridges there can be one network, too",
+        )
 
 
 def reprotect(machine: str, *, state: State = None, options: Options = DEFAULTS) -> None:

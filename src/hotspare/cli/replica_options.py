@@ -23,13 +23,13 @@ class Manner:
     every: str = "60s"
     """Sync: time between two points to step back to. Interval: time between two shipments."""
     consistent_every: str | None = None
-    """Interval: time between two points for which file systems are frozen and hooks run; else never."""
+    """Time between two points for which file systems are frozen and hooks run; else never."""
     keep: str = DEFAULT_RETENTION
     """Which points stay."""
     disk: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)] = ()
     """Just these disks; may be given again."""
     bandwidth: str | None = None
-    """Most bytes per second of the first copy and of catching up: 50MiB/s."""
+    """Most bytes per second, 50MiB/s. Sync: of the first copy and of catching up. Interval: always."""
     stall_limit: str = "5s"
     """How long writes of the guest wait for a standby that is silent. Then it goes on alone."""
     durable: Annotated[bool, Parameter(negative="", show_default=False)] = False

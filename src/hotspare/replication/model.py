@@ -141,7 +141,8 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     retention: str = DEFAULT_RETENTION
     """Which points stay, as ``thinning.py`` reads it."""
     bandwidth: int = 0
-    """Bytes per second for the first copy and for catching up; 0 for no limit."""
+    """Bytes per second: in sync mode for the first copy and for catching up, in interval mode for all that is
+    sent; 0 for no limit."""
     stall_limit: float = DEFAULT_STALL_LIMIT
     """Seconds that writes of the guest may wait for a silent standby; then it goes on without."""
     durable: bool = False

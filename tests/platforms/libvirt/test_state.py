@@ -127,6 +127,24 @@ def test_files_of_a_restore_that_failed_are_removed(define: Define, tmp_path: Pa
     assert not (tmp_path / "new-nvram.fd").exists()
 
 
+def test_a_machine_that_comes_back_replaces_what_is_there_of_an_earlier_time(
+    define: Define, tmp_path: Path
+) -> None:
+    """Files that the newer TPM lacks go, or swtpm would take them for its own."""
+    domain = define(EMULATED)
+    (tmp_path / "new-nvram.fd").write_bytes(b"older variables")
+    with tpm_files(domain, permall=b"older", volatile=b"older"):
+        state = RestoredState(
+            URI, machine_of(domain), tmp_path / "new-nvram", kept_uuid=domain.UUIDString(), in_place=True
+        )
+        assert state.add(StateFile(name="nvram", content=b"variables")) is None
+        assert state.add(StateFile(name="tpm/permall", content=b"secrets")) is None
+        assert state.add(StateFile(name="tpm/..", content=b"x")) is not None
+        folder = SWTPM / domain.UUIDString() / "tpm2"
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"permall": b"secrets"}
+    assert (tmp_path / "new-nvram.fd").read_bytes() == b"variables"
+
+
 def test_names_from_a_repository_lead_nowhere_else(define: Define, tmp_path: Path) -> None:
     state = RestoredState(URI, machine_of(define(EMULATED)), tmp_path / "new-nvram")
     assert state.add(StateFile(name="tpm/../../../escape", content=b"x")) is None

@@ -11,9 +11,11 @@ from hotspare.platforms.platform import Machine, PowerState
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.agent import Agent
 from hotspare.replication.failover.active import (
+    drop_active,
     end_active,
     fold_back,
     make_active,
+    note_defined,
     read_active,
     runs_upon_replica,
 )
@@ -109,6 +111,21 @@ def test_from_an_earlier_point_later_ones_are_dropped_only_on_the_way_back(
     fold_back(tmp_path, replica)
     assert [point.id for point in replica.points()] == ["one"]
     assert [_read(replica.folder / replica.state.chains[0].top, at * MIB) for at in (1, 2)] == [1, 0]
+
+
+def test_another_state_takes_the_place_of_the_one_that_it_runs_from(tmp_path: Path, replica: Replica) -> None:
+    first = make_active(tmp_path, replica, 2, "one")
+    _write(replica.folder / first.disks[0].image, 9, 0)
+    note_defined(tmp_path, first)
+    drop_active(tmp_path, replica)
+    drop_active(tmp_path, replica)  # as after an interruption
+    assert read_active(tmp_path) is None
+    assert not (replica.folder / first.disks[0].image).exists()
+    again = make_active(tmp_path, replica, 2)
+    assert (again.newest, again.defined) == (True, False)
+    image = replica.folder / again.disks[0].image
+    assert [_read(image, at) for at in (0, MIB, 2 * MIB, 3 * MIB)] == [0, 1, 2, 3]
+    assert [point.id for point in replica.points()] == ["one", "two"]
 
 
 def test_nothing_is_made_without_a_whole_state(tmp_path: Path, replica: Replica) -> None:

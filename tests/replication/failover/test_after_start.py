@@ -58,7 +58,7 @@ def test_an_address_is_changed_inside() -> None:
     assert "10.0.0.5/24" in done.stdout, done.stderr
     assert "192.0.2.1" not in done.stdout
     assert "default via 10.0.0.1 dev card" in done.stdout
-    assert (done.returncode, "no network card has the address" in done.stdout) == (1, True)
+    assert (done.returncode, "no network card has the address" in done.stdout) == (3, True)
 
 
 def test_a_protection_is_turned_with_its_networks() -> None:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import Phase, Status
+from hotspare.replication.model import FailoverPolicy, Phase, Status
 from lab.guest import LabGuest
 from lab.two_hosts import Host
 from tests.replication.failover.trio import QUICK, STATE, Acknowledged, Trio, wait_until
@@ -78,30 +79,36 @@ def test_a_killed_host_is_taken_over_and_does_not_start_the_machine_again(trio: 
 
 
 @pytest.mark.parametrize("until", ["it is home", pytest.param("its agent is killed", marks=pytest.mark.soak)])
-def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(trio: Trio, until: str) -> None:
+def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(
+    trio: Trio, tmp_path: Path, until: str
+) -> None:
     hosts = trio.hosts
     guest = LabGuest.create("cut", host=hosts.source)
     copy = LabGuest(guest.name, host=hosts.standby)
     guest.start().wait_ready()
     guest.fill("/data/ballast", 6 * 2**20)
-    trio.protect(guest)
+    fenced = tmp_path / "fenced"
+    trio.protect(guest, policy=FailoverPolicy(automatic=True, terms=QUICK, fence_command=f"touch {fenced}"))
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
     wait_until(lambda: guest.acked() > 30, "it writes")
     _standby_is_cut_off(trio, guest)
+    assert not fenced.exists()
     _source_is_cut_off(trio, guest, copy)
+    assert fenced.exists()
     _comes_home(trio, guest, copy)
     if until == "its agent is killed":
         _agent_is_killed_at_home(trio, guest, copy)
 
 
 def _standby_is_cut_off(trio: Trio, guest: LabGuest) -> None:
-    """The source goes on, and nobody would take over."""
+    """The source goes on, and nobody would take over, or fence it."""
     hosts = trio.hosts
     hosts.cut(hosts.source, hosts.standby)
     wait_until(lambda: not trio.lease(hosts.source, guest.name).armed, "it is disarmed")
     before = guest.acked()
     wait_until(lambda: guest.acked() > before + 10, "it writes without its replica")
+    time.sleep(QUICK.lease)  # what the standby has promised has run out
     hosts.mend(hosts.source, hosts.standby)
     trio.wait_armed(hosts.source, guest.name)
 

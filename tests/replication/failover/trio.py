@@ -11,16 +11,21 @@ from types import TracebackType
 from typing import Self
 
 from hotspare.errors import HotspareError
+from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication import pairing, protections
 from hotspare.replication.failover.service import LEASE_STATUS, LeaseStatus, Named
 from hotspare.replication.lease.terms import Terms
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import FailoverPolicy, Mode, Phase, Protection
+from hotspare.replication.standby import service as standby_service
+from hotspare.replication.standby.service import POINTS
 from lab.guest import LabGuest
 from lab.two_hosts import Host, Hosts
 
 STATE = "/var/lib/hotspare/replication"
+PATIENT = Terms(lease=10, beat=1, silence=5, stop=1)
+"""A busy host keeps these, too: for tests that need the standby to take over when the source is killed."""
 QUICK = Terms(lease=4, beat=0.5, silence=1.5, stop=0.5)
 _WAIT_SECONDS = 60.0
 
@@ -104,16 +109,21 @@ class Trio:
 
     def protect(
         self, guest: LabGuest, *, terms: Terms = QUICK, mode: Mode = Mode.SYNC, witness: str = "witness",
-        policy: FailoverPolicy | None = None, interval: float = 60.0,
+        policy: FailoverPolicy | None = None, interval: float = 60.0, application_interval: float = 0.0,
     ) -> Protection:  # fmt: skip
         wanted = Protection(
             id="", machine_id="", machine=guest.name, mode=mode, source="", standby="standby",
             witness=witness,
-            stall_limit=terms.silence, interval=interval,
+            stall_limit=terms.silence, interval=interval, application_interval=application_interval,
             failover=policy or FailoverPolicy(automatic=bool(witness), terms=terms),
         )  # fmt: skip
         with self.asking(self.hosts.source) as asked:
             return asked.call(protections.CREATE, protections.Create(protection=wanted))
+
+    def points(self, host: Host, name: str) -> list[ReplicaPoint]:
+        """Give the points of the replica on a host, the oldest first."""
+        with self.asking(host) as asked:
+            return list(asked.call(POINTS, standby_service.Named(protection=name)).points)
 
     def phase(self, host: Host, name: str) -> Phase:
         with self.asking(host) as asked:

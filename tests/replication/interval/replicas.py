@@ -15,7 +15,9 @@ MACHINE_ID = "uuid of web01"
 class HereStandby(LocalStandby):
     """A standby whose storage daemon ends with the ``with`` block; its folder stays."""
 
-    def __init__(self, folder: Path, machine: str = "web01", machine_id: str = MACHINE_ID) -> None:
+    def __init__(
+        self, folder: Path, machine: str = "web01", machine_id: str = MACHINE_ID, seed: Path | None = None
+    ) -> None:
         identity = self.identity = Identity.open(folder.parent / "identity", "here")
         tenure = Tenure(epoch=1, holder=identity.id)
         self.folder = folder
@@ -28,7 +30,7 @@ class HereStandby(LocalStandby):
             tenure=tenure,
             port=_free_port(),
         )
-        super().__init__(self.replica, identity, tenure)
+        super().__init__(self.replica, identity, tenure, seed)
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,9 @@ The source's platform is scripted, the standby has real images in a real storage
 
 import os
 import random
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +15,12 @@ import pytest
 
 from hotspare import events
 from hotspare.cancellation import Cancellation
-from hotspare.errors import HotspareError, SourceLost
+from hotspare.errors import HotspareError, Interrupted, SourceLost
 from hotspare.platforms.platform import StateFile
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval import cycle
 from hotspare.replication.interval.cycle import CycleRequest, ship_cycle
+from hotspare.storage.wrappers.throttle import TokenBucket
 from hotspare.units import KIB, MIB
 from tests.backup.scripted_platform import ScriptedDisk, ScriptedPlatform
 from tests.replication.interval.points import content_of
@@ -249,3 +253,38 @@ def test_any_history_of_writes_failures_and_deaths(platform: ScriptedPlatform, t
                 assert_holds(standby, point, content[point.id])
     finally:
         standby.stop()
+
+
+def test_what_is_sent_is_held_to_the_bandwidth(platform: ScriptedPlatform, standby: HereStandby) -> None:
+    machine = platform.inspect("web01")
+    rate = 400 * KIB  # of which half a second's worth is free
+    request = CycleRequest(protection="p" * 32, machine=machine, newest=None, bucket=TokenBucket(rate))
+    began = time.monotonic()
+    first = ship_cycle(platform, standby, request, events.ignore, Cancellation())
+    sent = sum(disk.bytes_sent for disk in first.disks)
+    assert sent >= MIB
+    assert time.monotonic() - began >= sent / rate - 0.6
+    assert_holds(standby, first, now(platform))
+
+    # Whoever waits for that can be interrupted.
+    platform.disks["vda"].guest_writes(0, random.Random(2).randbytes(2 * MIB))
+    request = CycleRequest(protection="p" * 32, machine=machine, newest=first, bucket=TokenBucket(KIB))
+    cancellation = Cancellation()
+    threading.Timer(0.5, cancellation.cancel).start()
+    with pytest.raises(Interrupted):
+        ship_cycle(platform, standby, request, events.ignore, cancellation)
+    assert [point.id for point in standby.points()] == [first.id]
+
+
+def test_a_disk_that_begins_with_a_seed_is_compared(platform: ScriptedPlatform, tmp_path: Path) -> None:
+    seed, raw = tmp_path / "seed", tmp_path / "vda.raw"
+    seed.mkdir()
+    raw.write_bytes(now(platform)["vda"])
+    words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(seed / "vda.qcow2")]
+    subprocess.run(words, check=True)
+    platform.disks["vda"].guest_writes(2 * MIB, random.Random(3).randbytes(64 * KIB))
+    with HereStandby(tmp_path / "replica", seed=seed) as standby:
+        first = ship(platform, standby)
+        assert_holds(standby, first, now(platform))
+    assert {disk.name: disk.bytes_sent for disk in first.disks}["vda"] == 64 * KIB
+    assert not list(seed.iterdir())

@@ -1,12 +1,14 @@
-"""A keeper on a host that another one has followed as the holder."""
+"""A keeper on a host that another one has followed as the holder, and on one that is to follow."""
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from hotspare.errors import HotspareError
+from hotspare.replication.lease import keeper as module
 from hotspare.replication.lease.keeper import LeaseKeeper
 from hotspare.replication.lease.kept_lease import KeptLease, Lease
 from hotspare.replication.lease.terms import Record, Renew, Take, Terms, Verdict
@@ -132,5 +134,78 @@ def test_without_a_witness_what_was_running_waits_for_the_word_of_the_other_host
             assert here.started == []
         else:
             _wait(lambda: here.started == [1])
+    finally:
+        keeper.close()
+
+
+class Standby(Host):
+    """The surroundings of a host that may take over, once its fence command says that the holder is off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fenced: list[float] = []
+        self.is_off = False
+        self.held_in: list[int] = []
+
+    def pid(self) -> int:
+        return 0
+
+    def replica_is_whole(self) -> bool:
+        return True
+
+    def before_take(self) -> bool:
+        self.fenced.append(time.monotonic())
+        return self.is_off
+
+    def held(self, record: Record, *, was_running: bool) -> None:
+        del was_running
+        self.held_in.append(record.epoch)
+
+
+class Witness(OtherHost):
+    """Hears the holder, until it does not."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "source")
+        self.hears = True
+        self.looked = 0
+        self.taker = ""
+
+    def take(self, message: Take, timeout: float) -> Verdict:
+        del timeout
+        self.looked += message.look
+        if not message.look and not self.hears:
+            self.taker = message.taker
+        if self.taker:
+            return Verdict(not message.look, 2, self.taker, armed=False)
+        return Verdict(granted=False, epoch=1, holder="source", armed=True, remaining=1.0 * self.hears)
+
+
+def test_a_holder_is_fenced_only_when_the_witness_hears_it_no_more_and_again_only_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where just the line between both hosts is lost, the holder lives, and goes on."""
+    monkeypatch.setattr(module, "_FENCE_AGAIN_SECONDS", 0.5)
+    kept = KeptLease(
+        record=Record(epoch=1, holder="source", armed=True), terms=_TERMS, parties=("source", "standby")
+    )
+    here, witness = Standby(), Witness()
+    lines = {"witness": witness, "source": OtherHost(1, "source")}
+    keeper = LeaseKeeper("standby", Lease.open(tmp_path / "lease", lambda: kept), lines, None, here)
+    keeper.start()
+    try:
+        _wait(lambda: witness.looked > 5)
+        time.sleep(_TERMS.lease + 0.5)
+        assert here.fenced == []
+        assert keeper.record.epoch == 1
+
+        witness.hears = False
+        _wait(lambda: len(here.fenced) >= 3)
+        assert keeper.record.epoch == 1
+        assert all(later - earlier >= 0.5 for earlier, later in pairwise(here.fenced))
+
+        here.is_off = True
+        _wait(lambda: here.held_in == [2])
+        assert witness.taker == "standby"
     finally:
         keeper.close()

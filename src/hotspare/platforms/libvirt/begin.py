@@ -96,7 +96,7 @@ def _describe(snapshot: PullSnapshot, target: RunningMachine, quiet: QuietOutcom
 def _quiet_request(
     target: RunningMachine, request: SnapshotRequest, cancellation: Cancellation
 ) -> QuietRequest:
-    hooks = _own_hooks(target.machine) if request.hooks is None else request.hooks
+    hooks = own_hooks(target.machine) if request.hooks is None else request.hooks
     best = Consistency.APPLICATION if hooks else Consistency.FILESYSTEM
     return QuietRequest(
         level=request.consistency or best,
@@ -107,7 +107,8 @@ def _quiet_request(
     )
 
 
-def _own_hooks(machine: Machine) -> Sequence[Hook]:
+def own_hooks(machine: Machine) -> Sequence[Hook]:
+    """Give the hooks that are noted down on a machine. Raises ``UsageError`` for one that cannot be read."""
     try:
         return [parse_hook(each) for each in machine.marks.hooks]
     except UsageError as error:

@@ -24,12 +24,16 @@ class RestoredState:
         machine: as it was backed up.
         nvram: path for the UEFI variables, without a suffix.
         kept_uuid: of the domain to be; None for a new one, where it matters.
+        in_place: what is there is of an earlier time of this very machine, and is replaced.
     """
 
-    def __init__(self, uri: str, machine: Machine, nvram: Path, *, kept_uuid: str | None = None) -> None:
+    def __init__(
+        self, uri: str, machine: Machine, nvram: Path, *, kept_uuid: str | None = None, in_place: bool = False
+    ) -> None:
         self._folders = StateFolders.of(uri)
         self._nvram = nvram
         self._kept_uuid = kept_uuid
+        self._in_place = in_place
         self._definition = _definition_of(machine)
         self._made: list[Path] = []
         self.placed = NewState()
@@ -73,12 +77,17 @@ class RestoredState:
                 if not part.is_dir():
                     part.mkdir(mode=mode, parents=True)
                     part.chmod(mode)
-            self._made.append(folder.parent)
+            if self._in_place:
+                _empty(folder)
+            else:
+                self._made.append(folder.parent)
         self._write(folder / name, content)
         # Only now: a folder that is there without its files would keep libvirt from making a fresh TPM.
         self.placed = self.placed._replace(uuid=new_uuid)
 
     def _write(self, path: Path, content: bytes) -> None:
+        if self._in_place:
+            path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._made.append(path)
         with os.fdopen(descriptor, "wb") as file:
@@ -98,6 +107,13 @@ class RestoredState:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of another time of a TPM: swtpm would take those that the newer one lacks, too."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
 
 
 def _definition_of(machine: Machine) -> ET.Element | None:

@@ -41,6 +41,8 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[ActiveDisk, ...]
     machine: Machine
     state: tuple[StateFile, ...]
+    defined: bool = False
+    """Whether the machine was defined here: from then on its UEFI variables and TPM state are its own."""
     ended: bool = False
     """Whether the machine has gone on elsewhere since: then this is old, and must not be started."""
 
@@ -57,11 +59,26 @@ def runs_upon_replica(folder: Path) -> bool:
     return active is not None and not active.ended
 
 
+def note_defined(folder: Path, active: Active) -> None:
+    """Note that the machine was defined upon it."""
+    write_struct(folder / ACTIVE, msgspec.structs.replace(active, defined=True))
+
+
 def end_active(folder: Path) -> None:
     """Note that the machine goes on elsewhere; does nothing when nothing is active."""
     active = read_active(folder)
     if active is not None and not active.ended:
         write_struct(folder / ACTIVE, msgspec.structs.replace(active, ended=True))
+
+
+def drop_active(folder: Path, replica: Replica) -> None:
+    """Take away what the machine wrote here, which does not run any more; the replica and its points stay."""
+    active = read_active(folder)
+    if active is None:
+        return
+    (folder / ACTIVE).unlink()
+    for disk in active.disks:
+        (replica.folder / disk.image).unlink(missing_ok=True)
 
 
 def make_active(folder: Path, replica: Replica, epoch: int, point_name: str = "") -> Active:

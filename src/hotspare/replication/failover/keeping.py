@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from hotspare.errors import HotspareError
 from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import end_active, read_active
-from hotspare.replication.failover.takeover import TENURE, bring_up, read_report, run_command, start_again
+from hotspare.replication.failover.takeover import (
+    TENURE,
+    bring_up,
+    is_asked_for,
+    read_report,
+    run_command,
+    start_again,
+)
 from hotspare.replication.kept import write_struct
 from hotspare.replication.lease.fencing import Fencing
 from hotspare.replication.lease.keeper import LeaseKeeper
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("hotspare.replica")
 _LOOK_SECONDS = 0.5
+_ATTEMPTS = 24
+_AGAIN_SECONDS = 5.0
+"""From one attempt to start a machine that failed to the next: libvirt, or a network, may be late."""
 
 
 class PeerLine(Line):
@@ -64,6 +74,9 @@ class ThisHost:
     def __init__(self, agent: "Agent", protection: Protection) -> None:
         self._agent = agent
         self._protection = protection
+        self._epoch = 0
+        """In which this host was the holder last."""
+        self._deposed = threading.Event()
 
     def _newest(self) -> Protection:
         return self._agent.protection(self._protection.id)
@@ -104,18 +117,38 @@ class ThisHost:
         write_struct(folder / TENURE, Tenure(epoch=record.epoch, holder=me))
         if protection.failover.automatic:
             machines.no_autostart(protection.platform, protection.machine_id)
+        self._epoch = record.epoch
+        self._deposed.clear()
+        for _ in range(_ATTEMPTS):
+            if self._is_cared_for(record, was_running=was_running):
+                return
+            if self._deposed.wait(_AGAIN_SECONDS) or self._epoch != record.epoch:
+                return
+
+    def _is_cared_for(self, record: Record, *, was_running: bool) -> bool:
+        """See to it that the machine runs, if it is to; give whether that worked."""
+        protection = self._newest()
+        folder = self._agent.folder_of(protection.id)
         try:
-            if protection.standby == me:
+            if protection.standby == self._agent.identity.id:
                 done = read_report(folder)
-                if was_running or done is None or done.epoch != record.epoch or done.problem:
+                unfinished = (
+                    done is None or done.epoch != record.epoch or done.problem or is_asked_for(folder)
+                )
+                if was_running or unfinished:
                     bring_up(self._agent, protection, record)
             elif was_running:
                 start_again(protection)
         except HotspareError as error:
             _LOG.error("%s: %s", protection.machine, error)
+            return False
+        if self._deposed.is_set():
+            self.lost()  # it may have ended the machine before it was started
+        return True
 
     def lost(self) -> None:
         """See ``Surroundings``."""
+        self._deposed.set()
         protection = self._newest()
         end_active(self._agent.folder_of(protection.id))
         try:

@@ -2,7 +2,7 @@
 
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,12 +13,19 @@ from hotspare.platforms.libvirt.connection import explained, find_domain, messag
 from hotspare.platforms.libvirt.definition import NewDisk, restored_definition
 from hotspare.platforms.libvirt.guest_agent import agent_is_connected, run_shell
 from hotspare.platforms.libvirt.kvm import kvm_problem
-from hotspare.platforms.libvirt.mapping import refuse_missing_networks
+from hotspare.platforms.libvirt.mapping import map_names, refuse_missing_networks
 from hotspare.platforms.libvirt.restored_state import RestoredState
+from hotspare.platforms.libvirt.state import NVRAM, TPM_PREFIX
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import Machine, StateFile
+from hotspare.replication.model import Protection
 
 _POLL_SECONDS = 0.1
+_CARD_SECONDS = 60.0
+"""So long after its agent has answered may a guest still be loading the drivers of its network cards."""
+_NO_CARD = 3
+_BUSY_SECONDS = 30.0
+"""So long may a guest not take a request to shut down: a point may be made with it frozen just then."""
 _ADDRESS_SCRIPT = """
 for card in /sys/class/net/*; do
   [ "$(cat "$card/address" 2>/dev/null)" = "$1" ] || continue
@@ -28,7 +35,7 @@ for card in /sys/class/net/*; do
   [ -z "$3" ] || ip route replace default via "$3" dev "$name" || exit 1
   exit 0
 done
-echo "no network card has the address $1"; exit 1
+echo "no network card has the address $1"; exit 3
 """
 
 
@@ -45,6 +52,19 @@ def find(uri: str, machine_id: str) -> libvirt.virDomain:
     return find_domain(open_connection(uri), machine_id, uri)
 
 
+def find_again(protection: Protection, *, defined: bool) -> libvirt.virDomain | None:
+    """Find what an earlier attempt has defined, or even started; None where it is to be defined now.
+
+    Its UEFI variables and its TPM may be newer than the replica's by then, and are left alone.
+    """
+    try:
+        domain = find(protection.platform, protection.machine_id)
+    except MachineNotFound:
+        return None
+    with explained(f"The machine {protection.machine} cannot be looked at"):
+        return domain if defined or domain.isActive() else None
+
+
 def define(
     uri: str,
     machine: Machine,
@@ -56,7 +76,8 @@ def define(
 ) -> tuple[libvirt.virDomain, list[str]]:
     """Define a machine that is the one described, with its UUID and MAC addresses; give warnings, too.
 
-    A definition with its UUID that is there already is replaced.
+    A definition with its UUID that is there already is replaced, and so are UEFI variables and TPM state that
+    this host has from when it ran here before.
 
     Raises:
         UsageError: this host lacks a network that it is plugged into.
@@ -64,10 +85,9 @@ def define(
     """
     connection = open_connection(uri)
     placement = Placement(networks=network_map, bridges=network_map, keep_id=True, keep_macs=True)
-    files = RestoredState(uri, machine, nvram, kept_uuid=machine.id)
-    for path in nvram.parent.glob(f"{nvram.name}.*"):
-        path.unlink()  # of an attempt before
+    files = RestoredState(uri, machine, nvram, kept_uuid=machine.id, in_place=True)
     warnings = [problem for one in state if (problem := files.add(one)) is not None]
+    warnings += _state_missing(machine, {one.name for one in state})
     definition = restored_definition(
         machine,
         name,
@@ -81,6 +101,32 @@ def define(
         domain = connection.defineXML(definition)
     files.keep()
     return domain, warnings
+
+
+def refuse_networks_not_here(uri: str, machine: Machine, network_map: Mapping[str, str]) -> list[str]:
+    """Raise ``UsageError`` for a network that a machine would be plugged into and that is not on this host.
+
+    Gives warnings about those that are not active.
+    """
+    if not machine.native.lstrip().startswith("<domain"):
+        return []
+    root = ET.fromstring(machine.native)  # noqa: S314 - XML that libvirt gave us
+    map_names(root, Placement(networks=network_map, bridges=network_map))
+    return refuse_missing_networks(open_connection(uri), root)
+
+
+def _state_missing(machine: Machine, there: Collection[str]) -> Iterator[str]:
+    """Say of what the machine has outside of its disks nothing was kept."""
+    if not machine.native.lstrip().startswith("<domain"):
+        return
+    root = ET.fromstring(machine.native)  # noqa: S314 - XML that libvirt gave us
+    system = root.find("os")
+    uefi = system is not None and (system.get("firmware") == "efi" or system.find("nvram") is not None)
+    if uefi and NVRAM not in there:
+        yield "no UEFI variables came with the replica: the firmware takes what this host has, or new ones"
+    emulated = root.find("devices/tpm/backend[@type='emulator']") is not None
+    if emulated and not any(name.startswith(TPM_PREFIX) for name in there):
+        yield "no TPM state came with the replica: the guest finds what this host has, or a new TPM"
 
 
 def start(domain: libvirt.virDomain) -> None:
@@ -113,10 +159,8 @@ def destroy(uri: str, machine_id: str) -> None:
 def shut_down(domain: libvirt.virDomain, seconds: float) -> None:
     """Let a machine shut down in good order, and wait for it. Raises ``HotspareError`` if it does not."""
     with explained(f"The machine {domain.name()} cannot be shut down", meaning="It goes on where it is"):
-        flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT if agent_is_connected(domain) else 0
-        if domain.isActive():
-            domain.shutdownFlags(flags)
         end = time.monotonic() + seconds
+        _ask_to_shut_down(domain, min(end, time.monotonic() + _BUSY_SECONDS))
         while domain.isActive():
             if time.monotonic() > end:
                 raise HotspareError(
@@ -125,6 +169,20 @@ def shut_down(domain: libvirt.virDomain, seconds: float) -> None:
                     hint="Shut it down by hand and repeat, or give it longer with --timeout",
                 )
             time.sleep(_POLL_SECONDS)
+
+
+def _ask_to_shut_down(domain: libvirt.virDomain, end: float) -> None:
+    """Ask until that is taken, at most until ``end`` of the monotonic clock; a frozen guest refuses."""
+    while domain.isActive():
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT if agent_is_connected(domain) else 0
+        try:
+            domain.shutdownFlags(flags)
+        except libvirt.libvirtError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def wait_for_agent(domain: libvirt.virDomain, seconds: float) -> bool:
@@ -143,15 +201,28 @@ def wait_for_agent(domain: libvirt.virDomain, seconds: float) -> bool:
 
 
 def change_addresses(domain: libvirt.virDomain, addresses: Mapping[str, str]) -> list[str]:
-    """Give network cards inside a Linux guest other addresses, until it boots again; gives what failed."""
+    """Give network cards inside a Linux guest other addresses, until it boots again; gives what failed.
+
+    Args:
+        domain: its agent answers.
+        addresses: by MAC address: ``10.0.0.5/24``, or ``10.0.0.5/24 via 10.0.0.1`` with a default route.
+    """
+    end = time.monotonic() + _CARD_SECONDS
     problems = []
     for mac, wanted in addresses.items():
         address, _, gateway = (part.strip() for part in wanted.partition(" via "))
-        try:
-            ended = run_shell(domain, _ADDRESS_SCRIPT, [mac.lower(), address, gateway], seconds=20)
-        except (libvirt.libvirtError, TimeoutError) as error:
-            problems.append(f"the address {wanted} was not set: {error}")
-            continue
-        if ended.status:
-            problems.append(f"the address {wanted} was not set: {ended.output.strip()}")
+        problem = _change_address(domain, [mac.lower(), address, gateway], end)
+        problems += [f"the address {wanted} was not set: {problem}"] if problem else []
     return problems
+
+
+def _change_address(domain: libvirt.virDomain, arguments: Sequence[str], end: float) -> str:
+    """Change one, waiting for its card until ``end`` of the monotonic clock; gives why that failed."""
+    while True:
+        try:
+            ended = run_shell(domain, _ADDRESS_SCRIPT, arguments, seconds=20)
+        except (libvirt.libvirtError, TimeoutError) as error:
+            return str(error)
+        if ended.status != _NO_CARD or time.monotonic() > end:
+            return ended.output.strip() if ended.status else ""
+        time.sleep(_POLL_SECONDS)

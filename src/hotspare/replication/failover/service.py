@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, UsageError
+from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import read_active
 from hotspare.replication.failover.keeping import Keeping, other_host
 from hotspare.replication.failover.planned import hand_over
 from hotspare.replication.failover.rehearsal import rehearse
 from hotspare.replication.failover.report import Loss, Report, new_report
 from hotspare.replication.failover.reprotect import become_standby, turned
-from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, read_report
+from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, begin_again, read_report
 from hotspare.replication.lease.keeper import LeaseKeeper
+from hotspare.replication.lease.terms import Record
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, NOTHING, PEER, Nothing, PeerUnavailable, Verb
 from hotspare.replication.model import Protection, Tenure
+from hotspare.replication.plain.source import SCHEME
 from hotspare.replication.standby.replica import Replica
 
 if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
 
+NEWEST = "newest"
+"""In the place of a point: all that the replica had when the machine was taken over."""
 _ALIVE_SECONDS = 2.0
 _UP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
@@ -35,7 +40,10 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True):
     protection: str
     """By machine or id."""
     point: str = ""
-    """Beginning of a point's id; empty for all that the replica has."""
+    """Beginning of a point's id; empty for all that the replica has.
+
+    Once the machine was taken over, the state to begin with again: ``newest`` is all that the replica had.
+    """
     planned: bool = False
     """Shut it down where it runs first."""
     force: bool = False
@@ -141,7 +149,7 @@ class _Service:
         return hand_over(self._agent, protection, keeper, asked.shutdown_seconds)
 
     def rehearse(self, _caller: Caller, asked: Rehearse, _body: bytes) -> Report:
-        protection = self._agent.protection(asked.protection)
+        protection = _startable(self._agent.protection(asked.protection))
         if protection.standby != self._agent.identity.id:
             raise UsageError(
                 f"The replica of {protection.machine} is not on this host",
@@ -190,7 +198,7 @@ class _Service:
         return NOTHING
 
     def failover(self, _caller: Caller, asked: Failover, _body: bytes) -> Report:
-        protection = self._agent.protection(asked.protection)
+        protection = _startable(self._agent.protection(asked.protection))
         keeper, me = self._keeping.keeper_for(protection), self._agent.identity.id
         if protection.standby != me:
             raise UsageError(
@@ -199,11 +207,7 @@ class _Service:
                 hint="Run this on the standby",
             )
         if keeper.record.holder == me:
-            raise UsageError(
-                f"The machine {protection.machine} was taken over by this host already",
-                meaning="Nothing was done",
-                hint='See "hotspare replica lease"',
-            )
+            return self._begin_again(protection, keeper.record, asked)
         replica, folder = self._agent.replica(protection.id), self._agent.folder_of(protection.id)
         if read_active(folder) is not None:
             raise UsageError(
@@ -215,6 +219,9 @@ class _Service:
         loss = Loss(seconds=0.0, bytes=0)
         if not asked.planned:
             loss = self._loss(replica, asked.point, keeper.silent_for())
+        for point in [replica.point(asked.point)] if asked.point else replica.points()[-1:]:
+            networks = protection.failover.network_map
+            report.warnings += machines.refuse_networks_not_here(protection.platform, point.machine, networks)
         alive = self._is_alive(protection)
         if asked.dry_run:
             report.loss, report.epoch = loss, keeper.record.epoch
@@ -234,6 +241,30 @@ class _Service:
         done.seconds = round(time.time() - report.began, 3)
         done.began = report.began
         return done
+
+    def _begin_again(self, protection: Protection, record: Record, asked: Failover) -> Report:
+        """Start what runs here already from another state. Nothing of the other host is touched."""
+        active = read_active(self._agent.folder_of(protection.id))
+        if not asked.point or asked.planned or (active is not None and active.ended):
+            raise UsageError(
+                f"The machine {protection.machine} was taken over by this host already",
+                meaning="Nothing was done",
+                hint="Name another state of it with --point to begin again from that;"
+                ' see "hotspare replica lease", too',
+            )
+        point = "" if asked.point == NEWEST else asked.point
+        replica = self._agent.replica(protection.id)
+        loss = self._loss(replica, point, 0.0)
+        written = 0.0 if active is None else time.time() - active.since
+        said = f"what it wrote here in the {written:.0f} s since it was taken over is gone then"
+        if asked.dry_run:
+            report = new_report("failover", protection.machine, protection.id)
+            report.epoch, report.loss = record.epoch, loss
+            report.warnings.append(said)
+            return report
+        report = begin_again(self._agent, protection, record, point)
+        report.loss = loss
+        return report
 
     def _take(
         self, protection: Protection, keeper: LeaseKeeper, asked: Failover, report: Report, *, alive: bool
@@ -281,7 +312,7 @@ class _Service:
                     raise HotspareError(
                         f"{report.machine} was taken over, and did not start: {report.problem}",
                         meaning="Its replica is whole; this host is the only one that may run it",
-                        hint="Mend that, and start the agent of this host anew: it tries again",
+                        hint="Mend that: it is tried again for two minutes, and when the agent is started",
                     )
                 return report
             time.sleep(_POLL_SECONDS)
@@ -309,3 +340,14 @@ class _Service:
             return Loss(seconds=round(silent_for, 1), bytes=0)
         taken = (replica.point(point) if point else points[-1]).taken_at.timestamp()
         return Loss(seconds=round(time.time() - taken, 1), bytes=None)
+
+
+def _startable(protection: Protection) -> Protection:
+    """Give the protection of a machine. Raises ``UsageError`` for one of a bare file or device."""
+    if protection.platform.startswith(f"{SCHEME}:"):
+        raise UsageError(
+            f"{protection.machine} is a file or device, and no machine that could be started",
+            meaning="Nothing was done",
+            hint=f'Get it out of its replica: "hotspare replica extract {protection.machine} --to PATH"',
+        )
+    return protection

@@ -11,10 +11,10 @@ import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound
 from hotspare.replication.failover import machine as machines
-from hotspare.replication.failover.active import Active, make_active, read_active
-from hotspare.replication.failover.report import Report, new_report
+from hotspare.replication.failover.active import Active, drop_active, make_active, note_defined, read_active
+from hotspare.replication.failover.report import Loss, Report, new_report
 from hotspare.replication.kept import write_struct
-from hotspare.replication.lease.terms import Record
+from hotspare.replication.lease.terms import How, Record
 from hotspare.replication.model import Protection, Tenure
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ TENURE = "tenure.json"
 """What the runner of the source reads: in which epoch this host runs the machine."""
 _BOOT_SECONDS = 300.0
 _HOOK_SECONDS = 120.0
+_starting = threading.RLock()
+"""Held while a machine is brought up, so that the lease's keeper and a user do not at the same time."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,11 @@ def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
     Raises:
         HotspareError: it cannot be started; the report, kept in the protection's folder, says at which step.
     """
+    with _starting:
+        return _bring_up(agent, protection, record)
+
+
+def _bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
     folder = agent.folder_of(protection.id)
     report = new_report("failover", protection.machine, protection.id)
     report.epoch = record.epoch
@@ -60,19 +67,25 @@ def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
             if active.ended:
                 raise HotspareError("What is here is older than where the machine went from here")
             report.point = "" if active.newest else active.point
-            taken = {point.id: point.taken_at for point in replica.points()}
-            report.point_taken_at = taken.get(active.point)
+            for point in replica.points():
+                if point.id == active.point:
+                    report.point_taken_at = point.taken_at
+                    report.warnings += point.warnings
+            _tell_age(report, active, record)
         with report.step("define the machine"):
-            domain, warnings = machines.define(
-                protection.platform,
-                active.machine,
-                protection.machine,
-                {disk.name: replica.folder / disk.image for disk in active.disks},
-                active.state,
-                protection.failover.network_map,
-                replica.folder / "nvram",
-            )
-            report.warnings += warnings
+            domain = machines.find_again(protection, defined=active.defined)
+            if domain is None:
+                domain, warnings = machines.define(
+                    protection.platform,
+                    active.machine,
+                    protection.machine,
+                    {disk.name: replica.folder / disk.image for disk in active.disks},
+                    active.state,
+                    protection.failover.network_map,
+                    replica.folder / "nvram",
+                )
+                report.warnings += warnings
+                note_defined(folder, active)
         with report.step("start it"):
             machines.start(domain)
     finally:
@@ -85,9 +98,53 @@ def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
     return report
 
 
+def begin_again(agent: "Agent", protection: Protection, record: Record, point: str) -> Report:
+    """Start the machine here from another state of its replica, in place of the one that it runs from.
+
+    What it wrote here is gone then. May be called again after any interruption; the agent's next start goes
+    on with it.
+
+    Args:
+        agent: of this host, which is the holder.
+        protection: not turned yet, so nothing follows what the machine writes here.
+        record: of the lease.
+        point: beginning of a point's id; empty for all that the replica had.
+
+    Raises:
+        PointNotFound: there is no such point; nothing was done.
+        HotspareError: it cannot be stopped, or started.
+    """
+    folder, replica = agent.folder_of(protection.id), agent.replica(protection.id)
+    if point:
+        replica.point(point)
+    with _starting:
+        ask_for(folder, Request(point=point))
+        machines.destroy(protection.platform, protection.machine_id)
+        drop_active(folder, replica)
+        return bring_up(agent, protection, record)
+
+
+def _tell_age(report: Report, active: Active, record: Record) -> None:
+    """Say how old what it begins with is. Who asked for the failover may know better what is lost."""
+    taken = report.point_taken_at
+    if taken is None:
+        return
+    if not active.newest:
+        report.loss = Loss(seconds=round(max(0.0, active.since - taken.timestamp()), 1), bytes=None)
+    elif active.state and record.how is not How.HANDED:  # then that point is the last of all
+        report.warnings.append(
+            f"its UEFI variables and TPM state are as of {taken:%Y-%m-%d %H:%M:%S} UTC; its disks are newer"
+        )
+
+
 def ask_for(folder: Path, request: Request) -> None:
     """Note what the user wants to be started."""
     write_struct(folder / REQUEST, request)
+
+
+def is_asked_for(folder: Path) -> bool:
+    """Tell whether the user wants something to be started that is not yet."""
+    return (folder / REQUEST).exists()
 
 
 def _request(folder: Path) -> Request:
@@ -108,6 +165,8 @@ def _after_start(protection: Protection, active: Active, report: Report, folder:
             domain = machines.find(protection.platform, protection.machine_id)
             if not machines.wait_for_agent(domain, _BOOT_SECONDS):
                 report.warnings.append("the guest's agent has not answered")
+        if not _is_still(folder, active):
+            return
         if protection.failover.addresses:
             with report.step("change addresses inside"):
                 report.warnings += machines.change_addresses(domain, protection.failover.addresses)
@@ -117,7 +176,14 @@ def _after_start(protection: Protection, active: Active, report: Report, folder:
     except HotspareError as error:
         _LOG.error("%s: %s", protection.machine, error)
     finally:
-        write_struct(folder / REPORT, report)
+        if _is_still(folder, active):
+            write_struct(folder / REPORT, report)
+
+
+def _is_still(folder: Path, active: Active) -> bool:
+    """Whether the machine runs from that still, and was not begun again from another state, or went home."""
+    now = read_active(folder)
+    return now is not None and not now.ended and now.since == active.since
 
 
 def _run_hook(protection: Protection, active: Active) -> None:

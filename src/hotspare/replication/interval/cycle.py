@@ -32,6 +32,7 @@ from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.compare.bring_alike import CompareCounts, bring_alike
 from hotspare.replication.interval.standby import Source, Standby
 from hotspare.repository.point import new_point_id
+from hotspare.storage.wrappers.throttle import TokenBucket
 from hotspare.units import MIB
 
 _FEW = 1024
@@ -56,6 +57,8 @@ class CycleRequest:
     consistency: Consistency | None = Consistency.CRASH
     """The level that is wanted; None for the best that the machine is prepared for."""
     disks: DiskChoice = ALL_DISKS
+    bucket: TokenBucket | None = None
+    """Holds what is sent to a bandwidth; None for no limit."""
 
 
 def ship_cycle(
@@ -85,7 +88,7 @@ def ship_cycle(
     )
     with platform.open_snapshot(request.machine, wanted, cancellation) as snapshot:
         blank = standby.receive({disk.name: disk.size for disk in snapshot.disks})
-        run = _Cycle(snapshot, standby, blank, listener, cancellation)
+        run = _Cycle(snapshot, standby, blank, listener, cancellation, request.bucket)
         disks = tuple(run.ship(disk) for disk in snapshot.disks)
         run.check()
         point = ReplicaPoint(
@@ -129,6 +132,7 @@ class _Cycle:
     blank: Set[str]
     listener: events.Listener
     cancellation: Cancellation
+    bucket: TokenBucket | None = None
 
     def check(self) -> None:
         """Raise when it is to stop, or the snapshot is not good any more."""
@@ -213,6 +217,8 @@ class _Counted:
         self.report(self.processed + piece.length, self.sent + sent)
 
     def report(self, processed: int, sent: int) -> None:
+        if self.cycle.bucket is not None and sent > self.sent:
+            self._wait(self.cycle.bucket.charge(sent - self.sent))
         self.processed, self.sent = processed, sent
         self.cycle.cancellation.check()
         now = time.monotonic()
@@ -221,6 +227,13 @@ class _Counted:
             self.cycle.snapshot.check()
         machine = self.cycle.snapshot.machine.name
         self.cycle.listener(events.Progress(machine, self.disk, processed, sent))
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the bandwidth, and go on looking whether the snapshot is good meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.cycle.cancellation.pause(min(left, _CHECK_SECONDS))
+            self.cycle.check()
 
 
 def _copy_few(

@@ -5,6 +5,7 @@ The agent of the standby answers with it.
 
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
+from pathlib import Path
 
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.tls import Tls
@@ -26,12 +27,16 @@ class LocalStandby:
         replica: of this host.
         identity: of this host's agent; its certificates open the replica's disks.
         tenure: whose writes are accepted.
+        seed: folder with images that disks begin with, see ``Replica.receive``; None for none.
     """
 
-    def __init__(self, replica: Replica, identity: Identity, tenure: Tenure) -> None:
+    def __init__(
+        self, replica: Replica, identity: Identity, tenure: Tenure, seed: Path | None = None
+    ) -> None:
         self._replica = replica
         self._identity = identity
         self._tenure = tenure
+        self._seed = seed
         self._disks: dict[str, NbdClient] = {}
         """Those that are open, by the name of their export."""
 
@@ -43,8 +48,8 @@ class LocalStandby:
         """Make ready for the next point to have these disks; gives those that begin as zeroes."""
         self._replica.check_tenure(self._tenure)
         before = {chain.name: chain.size for chain in self._replica.state.chains}
-        self._replica.receive(disks)
-        return {name for name, size in disks.items() if before.get(name) != size}
+        blank = self._replica.receive(disks, self._seed)
+        return {name for name, size in disks.items() if before.get(name) != size} & blank
 
     def exports(self) -> Exports:
         """Say where the disks are served."""

@@ -1,6 +1,7 @@
 """Who looks after one machine in interval mode, on its source."""
 
 import logging
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
 
 _LOG = logging.getLogger("hotspare.replica")
+_TELL_SECONDS = 0.5
 _LATE_INTERVALS = 2.0
 """So many intervals, and the time of a cycle, may the newest point be old before that is said."""
 
@@ -39,7 +41,6 @@ class IntervalRunner:
         self._keeper.on_deposed(self._depose)
         self._disks: dict[str, DiskStatus] = {}
         self._began = time.time()
-        self._in_sync = False
         plan = ShippingPlan(
             protection=protection.id,
             machine=protection.machine_id,
@@ -47,6 +48,7 @@ class IntervalRunner:
             thinning=parse_thinning(protection.retention),
             consistent_every=protection.application_interval or None,
             disks=protection.disks,
+            bandwidth=protection.bandwidth,
         )
         self._shipping = Shipping(
             plan,
@@ -60,11 +62,7 @@ class IntervalRunner:
         self._deposed = True
 
     def _may_ship(self) -> bool:
-        """Whether to ship now; tells the keeper too whether the standby is as new as was promised."""
-        in_sync = self._is_in_time(datetime.now(UTC))
-        if in_sync != self._in_sync:
-            self._in_sync = in_sync
-            self._keeper.set_in_sync(in_sync)
+        """Whether to ship now."""
         return not self._deposed
 
     def _standby(self) -> RemoteStandby:
@@ -88,10 +86,31 @@ class IntervalRunner:
 
     def run(self, cancellation: Cancellation) -> None:
         """Ship until cancelled."""
+        telling = threading.Thread(
+            target=self._tell_keeper, args=(cancellation,), name="in-time", daemon=True
+        )
+        telling.start()
         self._shipping.run(cancellation)
 
+    def _tell_keeper(self, cancellation: Cancellation) -> None:
+        """Tell the keeper whether the standby is as new as was promised, also while a cycle hangs.
+
+        An older replica is not what another host may go on with by itself.
+        """
+        told: bool | None = None
+        while not cancellation.requested:
+            in_time = self._is_in_time(datetime.now(UTC)) and not self._deposed
+            if in_time != told:
+                try:
+                    self._keeper.set_in_sync(in_time)
+                    told = in_time
+                except Exception:  # noqa: BLE001 - it is told again: this thread must not end
+                    _LOG.exception("%s: the lease could not be told", self._protection.machine)
+            cancellation.pause(_TELL_SECONDS)
+
     def release(self) -> None:
-        """Nothing goes on without an agent; checkpoints of the platform go with its next sweep."""
+        """Let nobody take over what ages from now on. Checkpoints of the platform go with its next sweep."""
+        self._keeper.set_in_sync(False)
 
     def _is_in_time(self, now: datetime) -> bool:
         state = self._shipping.status

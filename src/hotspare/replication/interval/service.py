@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -156,7 +157,8 @@ class _Service:
             raise PermissionRefused(f"{caller.id} does not hold the tenure that it names")
         replica = self._agent.replica(asked.protection)
         replica.check_tenure(asked.tenure)
-        return LocalStandby(replica, self._agent.identity, asked.tenure)
+        seed = self._agent.protection(asked.protection).seed
+        return LocalStandby(replica, self._agent.identity, asked.tenure, Path(seed) if seed else None)
 
 
 class _IdleHashers:

@@ -13,6 +13,7 @@ from hotspare.platforms.platform import Consistency, DiskChoice, Machine
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval.cycle import CycleRequest, ship_cycle
 from hotspare.replication.interval.standby import Source, Standby
+from hotspare.storage.wrappers.throttle import TokenBucket
 from hotspare.thinning import Thinning, parse_thinning
 from hotspare.units import format_duration
 
@@ -40,6 +41,8 @@ class ShippingPlan:
     never does it: all points are as after a power cut."""
     disks: tuple[str, ...] = ()
     """Names of those that are shipped; empty for all."""
+    bandwidth: int = 0
+    """Most bytes per second of content that is sent; 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,12 @@ class Shipping:
     """Looked at before each cycle: a source does not ship once another host has taken over."""
     status: ShippingStatus = field(default_factory=ShippingStatus)
     _line: _Line | None = None
+    _bucket: TokenBucket | None = field(init=False)
     _consistent_at: float = -1e9
     """By the monotonic clock."""
+
+    def __post_init__(self) -> None:
+        self._bucket = TokenBucket(self.plan.bandwidth) if self.plan.bandwidth else None
 
     def run(self, cancellation: Cancellation) -> None:
         """Ship until cancelled. No failure ends it: it is told, and tried again."""
@@ -146,6 +153,7 @@ class Shipping:
             newest=line.points[-1] if line.points else None,
             consistency=None if due else Consistency.CRASH,
             disks=DiskChoice(only=self.plan.disks),
+            bucket=self._bucket,
         )
         point = ship_cycle(line.platform, line.standby, request, self.listener, cancellation)
         if due:

@@ -25,6 +25,8 @@ from hotspare.replication.lease.voter import Taker
 
 _LOG = logging.getLogger("hotspare.replica")
 _STEPS_PER_BEAT = 4
+_FENCE_AGAIN_SECONDS = 5.0
+"""From one attempt to fence the holder that failed to the next."""
 
 
 class LeaseKeeper:
@@ -59,7 +61,7 @@ class LeaseKeeper:
         self._allowed: tuple[float, int] | None = None
         self._deposed: list[Callable[[], None]] = []
         self._told_held = self._cared_for = -1
-        self._end_again_at = 0.0
+        self._end_again_at = self._fence_again_at = 0.0
         self._heard_other_host = False
         self._closed = threading.Event()
         self._posts = {name: Post() for name in lines}
@@ -355,11 +357,30 @@ class LeaseKeeper:
                 holder.heard(name, verdict, boottime())
                 self._obey(holder)
             return
-        if not message.look and not self._around.before_take():
+        looked = self._look(line, message, timeout)
+        if looked is None and not self._fenced():
             return
-        verdict = line.take(message, timeout)
+        verdict = line.take(message, timeout) if looked is None else looked
         with self._lease.turn:
             taken = self._taker.heard(message, verdict)
         if taken:
             _LOG.warning("this host takes the machine over: epoch %d", verdict.epoch)
             self._step()
+
+    def _look(self, line: Line, message: Take, timeout: float) -> Verdict | None:
+        """Ask how things are; None when the witness would grant the takeover that is wanted.
+
+        That is known before anybody is fenced: a holder that just this host does not hear is to live on.
+        """
+        verdict = line.take(msgspec.structs.replace(message, look=True), timeout)
+        grants = verdict.armed and not verdict.remaining and verdict.epoch == message.epoch
+        return None if grants and not message.look else verdict
+
+    def _fenced(self) -> bool:
+        """Make sure that the holder is off; after a failure not again for a while."""
+        if boottime() < self._fence_again_at:
+            return False
+        if self._around.before_take():
+            return True
+        self._fence_again_at = boottime() + _FENCE_AGAIN_SECONDS
+        return False

@@ -37,7 +37,10 @@ class Surroundings(Protocol):
         ...
 
     def before_take(self) -> bool:
-        """Make sure, by the user's command, that the holder is off; True when there is no command."""
+        """Make sure, by the user's command, that the holder is off; True when there is no command.
+
+        Asked only when the witness would grant the takeover.
+        """
         ...
 
     def held(self, record: Record, *, was_running: bool) -> None:

@@ -16,6 +16,7 @@ from hotspare.platforms.libvirt.state import read_state
 from hotspare.platforms.platform import Consistency
 from hotspare.platforms.replica.record import ReplicaDisk, ReplicaPoint
 from hotspare.replication.model import Protection
+from hotspare.replication.source.quiet import quiet
 from hotspare.replication.source.resync import Line
 from hotspare.replication.source.standby_link import StandbyLink
 from hotspare.replication.standby.exports import Exports
@@ -42,6 +43,8 @@ class PointMaker:
         """Serial of the bitmaps that began with the newest point."""
         self._turn = threading.Lock()
         """Held by whoever has a point made: this, or the group of the machine."""
+        self._quiet_due = 0.0
+        """When the next point is due for which the guest is kept quiet, where that is wanted."""
         self.exports: Exports | None = None
         """Where the disks are, as of ``start``."""
         self.newest = ""
@@ -114,11 +117,43 @@ class PointMaker:
             raise HotspareError(failure)
         base = self._next_base or base
         with self.having_turn(_TURN_SECONDS):
-            self._standby.make_point(self.describe(line.monitor.domain, disks), base)
+            if not self._make_quiet(line, disks, base):
+                self._standby.make_point(self.describe(line.monitor.domain, disks), base)
         self._next_base = line.tracking.begin_beside()
         line.tracking.drop_all_but({base, self._next_base})
         self._thin()
         return base
+
+    def _make_quiet(self, line: Line, disks: Mapping[str, int], base: str) -> bool:
+        """Make a point with the guest kept quiet, if that is due; give whether there is one now.
+
+        It is made as a point like any other. Only when it is known that the guest was quiet all the time, and
+        that no write was missed, is it said to be better.
+        """
+        every = self._protection.application_interval
+        if not every or time.monotonic() < self._quiet_due:
+            return False
+        self._quiet_due = time.monotonic() + every
+        domain, made = line.monitor.domain, ""
+        machine = describe_machine(domain, self._protection.platform)
+        run_id = new_point_id(datetime.now(UTC), after=self.newest)
+        try:
+            with quiet(
+                domain,
+                machine,
+                uri=self._protection.platform,
+                protection=self._protection.id,
+                run_id=run_id,
+                disks=frozenset(disks),
+            ) as outcome:
+                # Described before, it would have an earlier time than writes that it holds.
+                made = self._standby.make_point(self.describe(domain, disks, run_id), base).id
+                missed = line.mirror.failure()
+            level = Consistency.CRASH if missed is not None else outcome.level
+            self._standby.rate_point(made, level, outcome.warnings)
+        except (HotspareError, libvirt.libvirtError) as error:
+            _LOG.warning("%s: no point could be made with the guest quiet: %s", machine.name, error)
+        return bool(made)
 
     def _thin(self) -> None:
         points = self._standby.points()

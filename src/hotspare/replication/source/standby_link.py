@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hotspare.block.nbd.client import NbdClient
 from hotspare.block.nbd.tls import Tls
+from hotspare.platforms.platform import Consistency
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval.remote import RemoteHasher
 from hotspare.replication.link.client import PeerClient
@@ -18,6 +19,7 @@ from hotspare.replication.standby.service import (
     POINTS,
     PREPARE,
     PULSE,
+    RATE_POINT,
     REMOVE_POINTS,
     Advance,
     Ask,
@@ -27,6 +29,7 @@ from hotspare.replication.standby.service import (
     Prepare,
     Prepared,
     Pulse,
+    RatePoint,
     RemovePoints,
 )
 
@@ -93,6 +96,18 @@ class StandbyLink:
             base=base,
         )
         return self._slow.call(MAKE_POINT, asked, timeout=_POINT_SECONDS)
+
+    def rate_point(self, point: str, consistency: Consistency, warnings: Sequence[str]) -> None:
+        """Say how good a point is that was just made."""
+        asked = RatePoint(
+            protection=self._protection.id,
+            tenure=self.tenure,
+            session=self._session,
+            point=point,
+            consistency=consistency.value,
+            warnings=tuple(warnings),
+        )
+        self._slow.call(RATE_POINT, asked)
 
     def remove_points(self, ids: Sequence[str]) -> Sequence[ReplicaPoint]:
         """Remove points, and give those that are left."""

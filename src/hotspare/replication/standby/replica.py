@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -298,23 +298,26 @@ class Replica(ServedDisks):
 
     def mark_point(self, name: str, taken_at: datetime, mark: GroupMark) -> None:
         """Say of a point that it is of one instant with others of its id; durable when this returns."""
-        with self.turn:
-            marked = [
-                msgspec.structs.replace(point, taken_at=taken_at, group=mark) if point.id == name else point
-                for point in self._record.points
-            ]
-            self.write_points(marked)
+        self._say({name}, lambda _point: {"taken_at": taken_at, "group": mark})
+
+    def rate_point(self, name: str, consistency: str, warnings: Collection[str]) -> None:
+        """Say anew of a point how good it is, with more warnings; durable when this returns."""
+        self._say(
+            {name}, lambda point: {"consistency": consistency, "warnings": (*point.warnings, *warnings)}
+        )
 
     def unmark_points(self, ids: Collection[str]) -> None:
         """Let points be of this machine alone."""
+        self._say(ids, lambda _point: {"group": None})
+
+    def _say(self, ids: Collection[str], what: Callable[[ReplicaPoint], dict[str, object]]) -> None:
         with self.turn:
             if any(point.id in ids for point in self._record.points):
-                self.write_points(
-                    [
-                        msgspec.structs.replace(point, group=None) if point.id in ids else point
-                        for point in self._record.points
-                    ]
-                )
+                points = [
+                    msgspec.structs.replace(point, **what(point)) if point.id in ids else point
+                    for point in self._record.points
+                ]
+                self.write_points(points)
 
     def needed_points(self) -> set[str]:
         """Give the ids of points that somebody uses, and that stay."""

@@ -92,6 +92,20 @@ class MakePoint(msgspec.Struct, frozen=True, kw_only=True):
     base: str
 
 
+class RatePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Say how good a point is, which is known only after it was made."""
+
+    protection: str
+    tenure: Tenure
+    session: str
+    point: str
+    """Its id."""
+    consistency: str
+    """A ``Consistency``."""
+    warnings: tuple[str, ...]
+    """More of them."""
+
+
 class RemovePoints(msgspec.Struct, frozen=True, kw_only=True):
     """Remove points."""
 
@@ -117,6 +131,7 @@ PULSE = Verb("replica.pulse", Ask, Pulse, PEER)
 BEGIN = Verb("replica.begin", Begin, Nothing, PEER)
 ADVANCE = Verb("replica.advance", Advance, Nothing, PEER)
 MAKE_POINT = Verb("replica.make-point", MakePoint, ReplicaPoint, PEER)
+RATE_POINT = Verb("replica.rate-point", RatePoint, Nothing, PEER)
 REMOVE_POINTS = Verb("replica.remove-points", RemovePoints, PointList, PEER)
 FORGET = Verb("replica.forget", Named, Nothing, PEER)
 POINTS = Verb("replica.points", Named, PointList)
@@ -130,6 +145,7 @@ def register(agent: "Agent") -> None:
     agent.services.register(BEGIN, service.begin)
     agent.services.register(ADVANCE, service.advance)
     agent.services.register(MAKE_POINT, service.make_point)
+    agent.services.register(RATE_POINT, service.rate_point)
     agent.services.register(REMOVE_POINTS, service.remove_points)
     agent.services.register(FORGET, service.forget)
     agent.services.register(POINTS, service.points)
@@ -194,6 +210,11 @@ class _Service:
             replica.advance(asked.base, whole=True)
         return made
 
+    def rate_point(self, caller: Caller, asked: RatePoint, _body: bytes) -> Nothing:
+        with self._in_session(caller, asked) as replica:
+            replica.rate_point(asked.point, asked.consistency, asked.warnings)
+        return NOTHING
+
     def remove_points(self, caller: Caller, asked: RemovePoints, _body: bytes) -> PointList:
         replica = self._of(caller, asked.protection, asked.tenure)
         replica.remove_points(asked.ids)
@@ -221,7 +242,9 @@ class _Service:
         )
 
     @contextmanager
-    def _in_session(self, caller: Caller, asked: Begin | Advance | MakePoint) -> Iterator[Replica]:
+    def _in_session(
+        self, caller: Caller, asked: Begin | Advance | MakePoint | RatePoint
+    ) -> Iterator[Replica]:
         """Give the replica, which nobody else changes then, to a request that is not outdated."""
         replica = self._of(caller, asked.protection, asked.tenure)
         with replica.turn:
