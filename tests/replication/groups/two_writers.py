@@ -204,6 +204,13 @@ def two_writers(monkeypatch: pytest.MonkeyPatch, place: Membership) -> Iterator[
     with ExitStack() as stack:
         # Paths of sockets may not have more than 107 bytes, which those of pytest's folders can have.
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="two-")))
+        protections: list[Protection] = []
+
+        def end_fences() -> None:
+            for protection in protections:  # the agent may have ended before it did so
+                Fencing(folder / "source" / "fences", protection.id, protection.machine_id).quit()
+
+        stack.callback(end_fences)
         agents = {}
         for name in ("source", "standby"):
             agent = Agent(
@@ -220,7 +227,7 @@ def two_writers(monkeypatch: pytest.MonkeyPatch, place: Membership) -> Iterator[
         with LocalClient(folder / "source") as here, LocalClient(folder / "standby") as there:
             token = there.call(pairing.OFFER, pairing.Offer(address="127.0.0.1")).token
             here.call(pairing.ACCEPT, pairing.Accept(token=token, address="127.0.0.1"))
-        protections = [
+        protections += [
             Protection(
                 id=uuid.uuid4().hex[:16],
                 machine_id=str(uuid.uuid4()),
@@ -247,5 +254,3 @@ def two_writers(monkeypatch: pytest.MonkeyPatch, place: Membership) -> Iterator[
         stack.callback(both.end)
         both.begin()
         yield both
-    for protection in protections:  # the agent may have ended before it did so
-        Fencing(folder / "source" / "fences", protection.id, protection.machine_id).quit()
