@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,9 @@ TENURE = "tenure.json"
 """What the runner of the source reads: in which epoch this host runs the machine."""
 _BOOT_SECONDS = 300.0
 _HOOK_SECONDS = 120.0
-_starting = threading.RLock()
-"""Held while a machine is brought up, so that the lease's keeper and a user do not at the same time."""
+_starting: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+"""By the protection: held while its machine is brought up, so that the lease's keeper and a user do not at
+the same time. Machines of a lost host do not wait for each other."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ def bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
     Raises:
         HotspareError: it cannot be started; the report, kept in the protection's folder, says at which step.
     """
-    with _starting:
+    with _starting[protection.id]:
         return _bring_up(agent, protection, record)
 
 
@@ -117,7 +119,7 @@ def begin_again(agent: "Agent", protection: Protection, record: Record, point: s
     folder, replica = agent.folder_of(protection.id), agent.replica(protection.id)
     if point:
         replica.point(point)
-    with _starting:
+    with _starting[protection.id]:
         ask_for(folder, Request(point=point))
         machines.destroy(protection.platform, protection.machine_id)
         drop_active(folder, replica)
