@@ -179,7 +179,7 @@ def test_progress_as_json_lines(program: Program, disk: Path) -> None:
     assert events[0]["type"] == "phase-started"
     (started,) = [event for event in events if event["type"] == "disk-started"]
     assert started["size"] == 8 * MIB
-    assert events[-1]["type"] in {"phase-started", "disk-finished"}
+    assert events[-1]["type"] in {"phase-started", "disk-finished", "stages-timed"}
     assert done.document()["type"] == "backup"
 
 
