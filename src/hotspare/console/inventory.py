@@ -29,7 +29,7 @@ class Chosen:
     @property
     def pages(self) -> int:
         """How many there are."""
-        return max(1, -(-self.count // PAGE))
+        return pages_of(self.count)
 
 
 def show_machines(
@@ -55,6 +55,11 @@ def show_machines(
     )
 
 
+def pages_of(count: int) -> int:
+    """Give how many pages so many machines take; the first is there without any."""
+    return max(1, -(-count // PAGE))
+
+
 def chosen_from(
     standings: Sequence[MachineStanding], q: str, state: str, platform: str, number: int
 ) -> Chosen:
@@ -67,7 +72,7 @@ def chosen_from(
         and (not text or _has(one, text))
         and (not state or _stands(one, state))
     ]
-    last = max(1, -(-len(fitting) // PAGE))
+    last = pages_of(len(fitting))
     at = min(max(1, number), last)
     return Chosen(fitting[(at - 1) * PAGE : at * PAGE], len(fitting), at)
 

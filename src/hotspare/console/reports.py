@@ -9,7 +9,7 @@ from starlette.responses import Response
 from hotspare.api.guard import CallerHere, ServerHere
 from hotspare.api.report import report_for
 from hotspare.console.figures import FiguresHere
-from hotspare.console.inventory import PAGE
+from hotspare.console.inventory import PAGE, pages_of
 from hotspare.console.rendering import page
 from hotspare.errors import HotspareError, UsageError
 from hotspare.fleet.period import DAYS, PeriodName
@@ -37,7 +37,7 @@ def show_report(
     except UsageError as refused:
         error, made = refused, report_for(server.estate, caller, _name(period), None, None)
     machines = sorted(made.machines, key=_gravity)
-    last = max(1, -(-len(machines) // PAGE))
+    last = pages_of(len(machines))
     at = min(max(0, number), last)
     shown = machines[(at - 1) * PAGE : at * PAGE] if at else machines
     fields = report_fields(replace(made, machines=shown))
