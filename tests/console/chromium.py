@@ -64,10 +64,10 @@ class Visit:
 
     def grave_findings(self) -> list[str]:
         """Give what axe finds on this page that is serious or critical."""
-        # What is being loaded is dimmed meanwhile, on a busy host for long.
+        # First what comes by itself, then the page as it looks whenever a part is brought up to date.
         expect(self.page.locator(".htmx-request")).to_have_count(0, timeout=_PATIENCE * 1000)
-        self.page.evaluate(
-            "() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null)))"
+        self.page.eval_on_selector_all(
+            "[hx-get], [hx-post], [hx-indicator]", "all => all.forEach(one => one.classList.add('htmx-request'))"
         )
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found: dict[str, Any] = self.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
