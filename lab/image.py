@@ -18,22 +18,22 @@ from lab.errors import LabError
 from lab.modules import modules_in_order
 from lab.packages import guest_packages, unpack
 from lab.programs import run
+from lab.vmlinux import unpacked
 
 CACHE = Path("/var/cache/hotspare-lab")
 
 _HERE = Path(__file__).parent
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "button", "evdev")
 _LOADED_BY_TESTS = ("efivarfs", "virtio_net")
-_BUILDERS = ("image", "cpio", "modules")
+_BUILDERS = ("image", "cpio", "modules", "vmlinux")
 _PAYLOAD = {
     "init": "/init",
     "inittab": "/etc/inittab",
     "start-agent": "/sbin/start-agent",
     "shutdown": "/sbin/shutdown",
     "fsfreeze-hook": "/etc/qemu/fsfreeze-hook",
-    "workload": "/bin/workload",
 }
-_COMPILED = {"flush-latency.c": "/bin/flush-latency"}
+_COMPILED = {"flush-latency.c": "/bin/flush-latency", "workload.c": "/bin/workload"}
 # Where busybox acpid looks for what to do about the power button.
 _POWER_BUTTON = "/etc/acpi/PWRF/00000080"
 _KEEP_SECONDS = 14 * 24 * 3600
@@ -47,8 +47,13 @@ class GuestImage:
 
     @property
     def kernel(self) -> Path:
-        """The distribution's kernel."""
+        """The distribution's kernel, for any boot loader."""
         return self.folder / "vmlinuz"
+
+    @property
+    def vmlinux(self) -> Path:
+        """The same unpacked, for QEMU with a BIOS."""
+        return self.folder / "vmlinux"
 
     @property
     def initramfs(self) -> Path:
@@ -112,7 +117,9 @@ def _build(tree: Path, result: Path) -> None:
     modules = _only(tree, "modules.builtin").parent
     # Uncompressed: unpacking takes an emulated processor longer than loading.
     (result / "initramfs").write_bytes(_system(tree, modules).to_bytes())
-    shutil.copyfile(_only(tree, f"boot/vmlinuz-{modules.name}"), result / "vmlinuz")
+    kernel = _only(tree, f"boot/vmlinuz-{modules.name}")
+    shutil.copyfile(kernel, result / "vmlinuz")
+    (result / "vmlinux").write_bytes(unpacked(kernel))
     loader = _only(tree, "i386-pc/boot.img").parent
     shutil.copyfile(loader / "boot.img", result / "boot.img")
     early = tree / "early.cfg"
