@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,13 @@ from tests.cli.program import Program
 from tests.cli.test_json_output import differences, examples, shape
 
 MACHINE_ID = "5f3a0c5e-9d55-4c43-8f6b-0d6b6f0c7f11"
+MAC = "52:54:00:00:00:01"
+LIBVIRT = f"""
+<node><domain type='test'>
+  <name>web</name><uuid>{MACHINE_ID}</uuid><memory>1024</memory><os><type>hvm</type></os>
+  <devices><interface type='network'><mac address='{MAC}'/><source network='lan'/></interface></devices>
+</domain></node>"""
+"""For libvirt's own driver for tests, which has what is in a file."""
 
 
 class IdleRunner:
@@ -38,7 +46,8 @@ class IdleRunner:
 
 @pytest.fixture
 def states(tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """Three paired agents, and a protection without a machine."""
+    """Three paired agents, and a protection of a machine that nobody can start."""
+    (tmp_path / "libvirt.xml").write_text(LIBVIRT)
     with ExitStack() as stack:
         agents = {}
         for name in ("source", "standby", "witness"):
@@ -65,6 +74,7 @@ def states(tmp_path: Path) -> Iterator[dict[str, Path]]:
             source=agents["source"].identity.id,
             standby=agents["standby"].identity.id,
             witness=agents["witness"].identity.id,
+            platform=f"test://{tmp_path}/libvirt.xml",
         )
         for name in ("source", "standby"):
             agents[name].keep(protection)
@@ -107,7 +117,7 @@ def test_the_documents_are_as_described(program: Program, states: dict[str, Path
 
 
 def test_the_policy(program: Program, states: dict[str, Path]) -> None:
-    def policy(*words: str) -> dict[str, object]:
+    def policy(*words: str) -> dict[str, Any]:
         return program.run(
             "replica", "policy", "web", *words, "--state", states["source"], "-o", "json"
         ).document()
@@ -129,6 +139,16 @@ def test_the_policy(program: Program, states: dict[str, Path]) -> None:
     refused = program.run("replica", "policy", "web", *both, "--state", states["source"])
     assert (refused.status, "Two networks would both become lan2" in refused.err) == (2, True)
     assert policy() == automatic
+    changed = policy("--map-mac", "all=new")
+    assert changed == {**automatic, "mac_map": {MAC: changed["mac_map"][MAC]}}
+    assert changed["mac_map"][MAC].startswith("02:")
+    words = ("replica", "policy", "web", "--state")
+    assert changed["mac_map"][MAC] in program.run(*words, states["source"]).out
+    refused = program.run(*words, states["source"], "--map-mac", f"{MAC}=01:00:5e:00:00:01")
+    assert (refused.status, "multicast" in refused.err) == (2, True)
+    refused = program.run(*words, states["standby"], "--map-mac", "all=keep")
+    assert (refused.status, "does not run on this host" in refused.err) == (2, True)
+    assert policy("--map-mac", "all=keep") == automatic
 
 
 @pytest.mark.parametrize("command", ["failover", "rehearse", "failback"])

@@ -14,6 +14,7 @@ from hotspare.cli.replica_state import State, agent_of
 from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable, PointNotFound, UsageError
 from hotspare.replication import protections
 from hotspare.replication.failover import service
+from hotspare.replication.failover.cards import choose_macs
 from hotspare.replication.failover.report import Loss, Report
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
@@ -50,6 +51,7 @@ def add_commands(app: App) -> None:
             [
                 "hotspare replica policy web01 --automatic",
                 "hotspare replica policy web01 --map-network lan=lan2 --after-start /usr/local/bin/move-dns",
+                "hotspare replica policy web01 --map-mac all=new",
             ],
         ),
         (reprotect, ["hotspare replica reprotect web01"]),
@@ -192,6 +194,7 @@ def policy(
     fence_command: str | None = None,
     after_start: str | None = None,
     map_network: _Many = (),
+    map_mac: _Many = (),
     address: _Many = (),
     state: State = None,
     options: Options = DEFAULTS,
@@ -206,7 +209,10 @@ def policy(
         fence_command: Run by the standby before it takes over; status 0 says that the source is surely off.
         after_start: Run by the standby once the machine is up there: DNS, say.
         map_network: Network or bridge there for the one here: lan=lan2; can be given several times.
-        address: Inside the guest there: MAC=10.0.0.5/24 or MAC=10.0.0.5/24,10.0.0.1; several times.
+        map_mac: MAC address there, for a card by its MAC address here: MAC=new, MAC=52:54:00:12:34:56, or
+            MAC=keep. "all=new" is for all cards that are not named; several times.
+        address: Inside the guest there, for the card with this MAC address here: MAC=10.0.0.5/24 or
+            MAC=10.0.0.5/24,10.0.0.1; several times.
         state: Folder of this host's agent.
         options: See below.
     """
@@ -227,6 +233,7 @@ def policy(
             fence_command=before.fence_command if fence_command is None else fence_command,
             after_start=before.after_start if after_start is None else after_start,
             network_map=networks,
+            mac_map=_macs(agent, protection, map_mac) if map_mac else before.mac_map,
             addresses={mac: text.replace(",", " via ") for mac, text in _pairs(address)}
             if address
             else before.addresses,
@@ -237,10 +244,18 @@ def policy(
         )
     if options.output == "json":
         output.print_document(output.document("failover-policy", **msgspec.to_builtins(now)))
-    else:
-        output.print_text(
-            f"{machine}: its standby {'takes over by itself' if now.automatic else 'waits for your word'}."
-        )
+        return
+    output.print_text(
+        f"{machine}: its standby {'takes over by itself' if now.automatic else 'waits for your word'}."
+    )
+    for mac, there in now.mac_map.items():
+        output.print_text(f"The network card {mac} is {there} there.")
+
+
+def _macs(agent: LocalClient, protection: Protection, choices: tuple[str, ...]) -> dict[str, str]:
+    """Give what each card's MAC address becomes. Raises ``UsageError``, ``MachineNotFound``."""
+    cards = agent.call(service.CARDS, service.Named(protection=protection.id)).cards
+    return choose_macs(_pairs(choices), [card.mac for card in cards if card.mac], protection.id)
 
 
 def _protection_of(agent: LocalClient, machine: str) -> Protection:
@@ -335,6 +350,9 @@ def _tell_report(report: Report) -> None:
     rows = [(step.name, f"{step.seconds:.2f}", step.problem) for step in report.steps]
     if rows:
         output.print_table(("STEP", "SECONDS", "PROBLEM"), rows, right=("SECONDS",))
+    cards = [(card.mac, card.here, card.network) for card in report.cards]
+    if cards:
+        output.print_table(("NETWORK CARD", "MAC HERE", "PLUGGED INTO"), cards)
     if report.bytes_compared:
         output.print_text(
             f"{format_bytes(report.bytes_compared)} compared, {format_bytes(report.bytes_sent)} sent."

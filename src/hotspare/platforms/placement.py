@@ -20,6 +20,8 @@ class Placement:
     """Keep the machine's identity on its platform (libvirt: the UUID)."""
     keep_macs: bool = False
     """Keep the hardware addresses of its network cards."""
+    macs: Mapping[str, str] = field(default_factory=dict)
+    """With ``keep_macs``: those that a card gets another one in place of; small letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

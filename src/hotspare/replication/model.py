@@ -78,6 +78,8 @@ class FailoverPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Run by the standby before it takes over; must end with status 0 when the source is surely off."""
     network_map: dict[str, str] = {}
     """Network or bridge of the source: the one of the standby."""
+    mac_map: dict[str, str] = {}
+    """MAC address of a network card on the source: the one that it has on the standby. Others keep theirs."""
     addresses: dict[str, str] = {}
     """What a network card gets inside the guest, by its MAC address: ``10.0.0.5/24 via 10.0.0.1``."""
     after_start: str = ""

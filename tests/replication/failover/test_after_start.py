@@ -14,11 +14,15 @@ from hotspare.replication.failover.reprotect import turned
 from hotspare.replication.model import FailoverPolicy, Mode, Protection
 
 MAC = "02:00:00:00:00:07"
+NEW_MAC = "02:00:00:00:00:77"
 
 
 def _protection(command: str = "") -> Protection:
     policy = FailoverPolicy(
-        after_start=command, addresses={MAC: "10.0.0.5/24 via 10.0.0.1"}, network_map={"lan": "lan2"}
+        after_start=command,
+        addresses={MAC: "10.0.0.5/24 via 10.0.0.1"},
+        network_map={"lan": "lan2"},
+        mac_map={MAC: NEW_MAC},
     )
     return Protection(
         id="p", machine_id="uuid", machine="web", mode=Mode.SYNC, source="a", standby="b", failover=policy
@@ -61,9 +65,11 @@ def test_an_address_is_changed_inside() -> None:
     assert (done.returncode, "no network card has the address" in done.stdout) == (3, True)
 
 
-def test_a_protection_is_turned_with_its_networks() -> None:
+def test_a_protection_is_turned_with_its_networks_and_mac_addresses() -> None:
     other = turned(_protection())
     assert (other.source, other.standby) == ("b", "a")
     assert other.failover.network_map == {"lan2": "lan"}
+    assert other.failover.mac_map == {NEW_MAC: MAC}
     assert other.failover.addresses == {}
-    assert turned(other).failover.network_map == {"lan": "lan2"}
+    again = turned(other).failover
+    assert (again.network_map, again.mac_map) == ({"lan": "lan2"}, {MAC: NEW_MAC})

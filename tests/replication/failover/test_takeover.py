@@ -1,6 +1,7 @@
 """A machine goes on on its standby with all that it had acknowledged, never on both, and comes home again."""
 
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,21 @@ from tests.replication.failover.trio import QUICK, STATE, Acknowledged, Trio, wa
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
+ABROAD = "52:54:00:ab:0a:d0"
+_LOAD_CARD = "for one in failover net_failover virtio_net; do insmod /modules/$one.ko; done;"
+
 
 @pytest.fixture
 def trio(lab_host: None) -> Iterator[Trio]:
     with Trio("failover") as trio:
         yield trio
+
+
+def _mac(guest: LabGuest) -> str:
+    """Give the MAC address of its network card."""
+    mac = ET.fromstring(guest.xml).find("devices/interface/mac")
+    assert mac is not None
+    return mac.attrib["address"]
 
 
 def _written(guest: LabGuest) -> int:
@@ -37,23 +48,25 @@ def _status(trio: Trio, host: Host, name: str) -> Status:
 
 def test_a_killed_host_is_taken_over_and_does_not_start_the_machine_again(trio: Trio) -> None:
     hosts = trio.hosts
-    guest = LabGuest.create("kept", host=hosts.source)
+    guest = LabGuest.create("kept", host=hosts.source, network=True)
     guest.domain.setAutostart(1)
     guest.start().wait_ready()
-    trio.protect(guest)
+    policy = FailoverPolicy(automatic=True, terms=QUICK, mac_map={_mac(guest): ABROAD})
+    trio.protect(guest, policy=policy)
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
     wait_until(lambda: guest.acked() > 30, "it writes")
 
     # A rehearsal meanwhile: replication goes on, and nothing of it is left.
     before, began = guest.acked(), time.monotonic()
-    checks = ("mount | grep -q ' /data '", "exit 3")
+    checks = ("mount | grep -q ' /data '", f"{_LOAD_CARD} grep {ABROAD} /sys/class/net/*/address", "exit 3")
     with trio.asking(hosts.standby) as asked:
         asking = service.Rehearse(protection=guest.name, checks=checks)
         report = asked.call(service.REHEARSE, asking, timeout=200)
     print(f"rehearsed in {time.monotonic() - began:.1f} s: {[(s.name, s.seconds) for s in report.steps]}")
-    assert [bool(step.problem) for step in report.steps] == [False, False, False, False, True, False]
+    assert [bool(step.problem) for step in report.steps] == [False] * 5 + [True, False]
     assert "status 3" in report.problem
+    assert [(card.mac, card.here) for card in report.cards] == [(_mac(guest), ABROAD)]
     assert guest.acked() > before
     trio.wait_armed(hosts.source, guest.name)
     assert not [one for one in hosts.standby.connection().listAllDomains() if "rehearsal" in one.name()]
@@ -83,12 +96,15 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(
     trio: Trio, tmp_path: Path, until: str
 ) -> None:
     hosts = trio.hosts
-    guest = LabGuest.create("cut", host=hosts.source)
+    guest = LabGuest.create("cut", host=hosts.source, network=True)
+    own = _mac(guest)
     copy = LabGuest(guest.name, host=hosts.standby)
     guest.start().wait_ready()
     guest.fill("/data/ballast", 6 * 2**20)
     fenced = tmp_path / "fenced"
-    trio.protect(guest, policy=FailoverPolicy(automatic=True, terms=QUICK, fence_command=f"touch {fenced}"))
+    fence = f"touch {fenced}"
+    policy = FailoverPolicy(automatic=True, terms=QUICK, fence_command=fence, mac_map={own: ABROAD})
+    trio.protect(guest, policy=policy)
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload()
     wait_until(lambda: guest.acked() > 30, "it writes")
@@ -96,7 +112,9 @@ def test_a_source_that_is_cut_off_stands_still_and_the_machine_comes_home(
     assert not fenced.exists()
     _source_is_cut_off(trio, guest, copy)
     assert fenced.exists()
+    assert _mac(copy) == ABROAD
     _comes_home(trio, guest, copy)
+    assert _mac(guest) == own
     if until == "its agent is killed":
         _agent_is_killed_at_home(trio, guest, copy)
 

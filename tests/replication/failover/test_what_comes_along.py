@@ -1,5 +1,7 @@
 """A machine with UEFI and a TPM is taken over with all that it is beside its disks, and brings it home."""
 
+import json
+import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -7,9 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hotspare.errors import UsageError
+from hotspare.errors import TargetExists, UsageError
 from hotspare.platforms.replica.record import ReplicaPoint
+from hotspare.replication import protections
 from hotspare.replication.failover import service
+from hotspare.replication.failover.report import Card
+from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import FailoverPolicy
 from lab.guest import LabGuest
 from lab.programs import run
@@ -68,6 +73,36 @@ def _card(guest: LabGuest) -> tuple[str, str]:
     return mac.attrib["address"], source.attrib["network"]
 
 
+def _gets_new_mac(trio: Trio, guest: LabGuest) -> str:
+    """Have the card's MAC address changed on the standby, which the user is told beforehand; gives it."""
+    hosts, program = trio.hosts, Path(sys.executable).parent / "hotspare"
+    words = ["replica", "policy", guest.name, "--map-mac", "all=new", "--state", STATE, "-o", "json"]
+    mac_map = json.loads(hosts.source.run(program, *words))["mac_map"]
+    assert list(mac_map) == [MAC]
+
+    def known() -> bool:
+        with trio.asking(hosts.standby) as asked:
+            return any(
+                one.protection.failover.mac_map == mac_map for one in asked.call(protections.STATUS, NOTHING)
+            )
+
+    wait_until(known, "the standby knows of it")
+    new = str(mac_map[MAC])
+    dry_run = service.Failover(protection=guest.name, dry_run=True)
+    other = f"<interface type='user'><mac address='{new}'/></interface>"
+    with trio.asking(hosts.standby) as asked:
+        report = asked.call(service.FAILOVER, dry_run)
+        assert report.cards == [Card(mac=MAC, here=new, network="network lan2")]
+        taken = hosts.standby.connection().defineXML(
+            "<domain type='qemu'><name>other</name><memory unit='MiB'>32</memory>"
+            f"<os><type arch='x86_64'>hvm</type></os><devices>{other}</devices></domain>"
+        )
+        with pytest.raises(TargetExists, match=f"The machine other has the MAC address {new} already"):
+            asked.call(service.FAILOVER, dry_run)
+        taken.undefine()
+    return new
+
+
 def _has_points_of_frozen_file_systems(trio: Trio, replica: Path, guest: LabGuest) -> None:
     """Each point is made so here: the journal of a file system in it has nothing to be replayed."""
 
@@ -122,6 +157,7 @@ def _is_taken_over(trio: Trio, guest: LabGuest, tmp_path: Path) -> None:
         trio, hosts.standby.outside(f"{STATE}/replicas/{protection.id}"), guest
     )
     guest.start_workload()
+    new = _gets_new_mac(trio, guest)
     wait_until(lambda: guest.acked() > 20, "it writes")
 
     trio.wait_armed(hosts.source, guest.name)
@@ -142,11 +178,12 @@ def _is_taken_over(trio: Trio, guest: LabGuest, tmp_path: Path) -> None:
     print(f"{time.monotonic() - began:.1f} s: up on the standby")
     assert len(copy.exec("cat /data/journal").split()) >= acked
     _is_as_it_was(trio, copy, moved)
+    assert _card(copy) == (new, "lan2")
+    assert new in copy.exec("ip link show")
 
 
 def _is_as_it_was(trio: Trio, copy: LabGuest, moved: Path) -> None:
-    """In another network, with another address; the rest is the same."""
-    assert _card(copy) == (MAC, "lan2")
+    """In another network, with other addresses; the rest is the same."""
     wait_until(moved.exists, "the command is run when all is up", 120)
     said = dict(line.split("=", 1) for line in moved.read_text().splitlines())
     assert said["HOTSPARE_MACHINE"] == copy.name

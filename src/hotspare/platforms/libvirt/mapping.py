@@ -1,7 +1,7 @@
 """Fitting a machine that came from elsewhere to this host: networks, types of machines, identities."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import libvirt
@@ -14,7 +14,11 @@ _DEVICES = Path("/sys/class/net")
 
 
 def map_names(root: ET.Element, placement: Placement) -> None:
-    """Replace names of networks, bridges and machine types in a domain's definition."""
+    """Replace names of networks, bridges and machine types, and MAC addresses, in a domain's definition."""
+    for card in root.iterfind("devices/interface/mac"):
+        mac = card.get("address", "").lower()
+        if mac in placement.macs:
+            card.set("address", placement.macs[mac])
     for source in root.iterfind("devices/interface/source"):
         for attribute, mapping in (("network", placement.networks), ("bridge", placement.bridges)):
             name = source.get(attribute, "")
@@ -90,11 +94,35 @@ def refuse_taken_identity(connection: libvirt.virConnect, root: ET.Element, plac
                 )
             shared = macs & _macs_of(domain) if placement.keep_macs else set()
             if shared:
-                raise TargetExists(
-                    f"The machine {domain.name()} has the MAC address {min(shared)} already",
-                    meaning="Nothing was written, and that machine was left alone",
-                    hint="Leave out --keep-macs for new addresses",
-                )
+                raise _taken(domain.name(), min(shared), "Leave out --keep-macs for new addresses")
+
+
+def refuse_taken_macs(
+    connection: libvirt.virConnect, macs: Collection[str], hint: str, *, but_of: Collection[str]
+) -> None:
+    """Raise ``TargetExists`` when one of these MAC addresses belongs to a machine here.
+
+    Args:
+        connection: to this host's libvirt.
+        macs: in small letters.
+        hint: what to do then.
+        but_of: UUIDs and names of machines that may have it.
+    """
+    with explained("The machines cannot be listed"):
+        for domain in connection.listAllDomains():
+            name = domain.name()
+            if name in but_of or domain.UUIDString() in but_of:
+                continue
+            if shared := _macs_of(domain) & set(macs):
+                raise _taken(name, min(shared), hint)
+
+
+def _taken(machine: str, mac: str, hint: str) -> TargetExists:
+    return TargetExists(
+        f"The machine {machine} has the MAC address {mac} already",
+        meaning="Nothing was written, and that machine was left alone",
+        hint=hint,
+    )
 
 
 def _macs_of(domain: libvirt.virDomain) -> set[str]:

@@ -12,13 +12,14 @@ from hotspare.errors import HotspareError, MachineNotFound
 from hotspare.platforms.libvirt.connection import explained, find_domain, message_of, open_connection
 from hotspare.platforms.libvirt.definition import NewDisk, restored_definition
 from hotspare.platforms.libvirt.guest_agent import agent_is_connected, run_shell
+from hotspare.platforms.libvirt.inventory import describe_machine
 from hotspare.platforms.libvirt.kvm import kvm_problem
-from hotspare.platforms.libvirt.mapping import map_names, refuse_missing_networks
+from hotspare.platforms.libvirt.mapping import map_names, refuse_missing_networks, refuse_taken_macs
 from hotspare.platforms.libvirt.restored_state import RestoredState
 from hotspare.platforms.libvirt.state import NVRAM, TPM_PREFIX
-from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import Machine, StateFile
-from hotspare.replication.model import Protection
+from hotspare.replication.failover.cards import placement_of
+from hotspare.replication.model import FailoverPolicy, Protection
 
 _POLL_SECONDS = 0.1
 _CARD_SECONDS = 60.0
@@ -52,6 +53,11 @@ def find(uri: str, machine_id: str) -> libvirt.virDomain:
     return find_domain(open_connection(uri), machine_id, uri)
 
 
+def describe(uri: str, machine_id: str) -> Machine:
+    """Describe a machine as it is now. Raises ``MachineNotFound``, ``PlatformUnavailable``."""
+    return describe_machine(find(uri, machine_id), uri)
+
+
 def find_again(protection: Protection, *, defined: bool) -> libvirt.virDomain | None:
     """Find what an earlier attempt has defined, or even started; None where it is to be defined now.
 
@@ -71,20 +77,20 @@ def define(
     name: str,
     disks: Mapping[str, Path],
     state: Sequence[StateFile],
-    network_map: Mapping[str, str],
+    policy: FailoverPolicy,
     nvram: Path,
 ) -> tuple[libvirt.virDomain, list[str]]:
-    """Define a machine that is the one described, with its UUID and MAC addresses; give warnings, too.
+    """Define a machine that is the one described, with its UUID; give warnings, too.
 
     A definition with its UUID that is there already is replaced, and so are UEFI variables and TPM state that
     this host has from when it ran here before.
 
     Raises:
         UsageError: this host lacks a network that it is plugged into.
+        TargetExists: another machine here has a MAC address that it was to get.
         HotspareError: libvirt refuses the definition.
     """
     connection = open_connection(uri)
-    placement = Placement(networks=network_map, bridges=network_map, keep_id=True, keep_macs=True)
     files = RestoredState(uri, machine, nvram, kept_uuid=machine.id, in_place=True)
     warnings = [problem for one in state if (problem := files.add(one)) is not None]
     warnings += _state_missing(machine, {one.name for one in state})
@@ -93,26 +99,45 @@ def define(
         name,
         {disk: NewDisk(path, "qcow2") for disk, path in disks.items()},
         kvm_works=lambda: kvm_problem() is None,
-        placement=placement,
+        placement=placement_of(policy),
         state=files.placed,
     )
     warnings += refuse_missing_networks(connection, ET.fromstring(definition))  # noqa: S314 - made just now
+    _refuse_taken_macs(connection, machine, policy)
     with explained(f"libvirt refuses the definition of {name}", meaning="The machine was not started"):
         domain = connection.defineXML(definition)
     files.keep()
     return domain, warnings
 
 
-def refuse_networks_not_here(uri: str, machine: Machine, network_map: Mapping[str, str]) -> list[str]:
-    """Raise ``UsageError`` for a network that a machine would be plugged into and that is not on this host.
+def refuse_cards_not_for_here(uri: str, machine: Machine, policy: FailoverPolicy) -> list[str]:
+    """See whether the network cards of a machine can be on this host; gives warnings.
 
-    Gives warnings about those that are not active.
+    Raises:
+        UsageError: this host lacks a network that it would be plugged into.
+        TargetExists: another machine here has a MAC address that it is to get.
     """
     if not machine.native.lstrip().startswith("<domain"):
         return []
     root = ET.fromstring(machine.native)  # noqa: S314 - XML that libvirt gave us
-    map_names(root, Placement(networks=network_map, bridges=network_map))
-    return refuse_missing_networks(open_connection(uri), root)
+    map_names(root, placement_of(policy))
+    connection = open_connection(uri)
+    warnings = refuse_missing_networks(connection, root)
+    _refuse_taken_macs(connection, machine, policy)
+    return warnings
+
+
+def name_of_copy(machine: str) -> str:
+    """Give the name of the copy that a rehearsal starts."""
+    return f"{machine}-rehearsal"
+
+
+def _refuse_taken_macs(connection: libvirt.virConnect, machine: Machine, policy: FailoverPolicy) -> None:
+    """Look only at those that it gets: its own may well be on a machine that was made of it."""
+    if policy.mac_map:
+        hint = 'Choose another one where the machine runs: "hotspare replica policy --map-mac"'
+        but_of = (machine.id, name_of_copy(machine.name))
+        refuse_taken_macs(connection, set(policy.mac_map.values()), hint, but_of=but_of)
 
 
 def _state_missing(machine: Machine, there: Collection[str]) -> Iterator[str]:

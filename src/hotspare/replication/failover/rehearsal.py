@@ -7,7 +7,7 @@ the next one takes down when it starts.
 
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from hotspare.platforms.libvirt.restored_state import RestoredState
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.failover import machine as machines
+from hotspare.replication.failover.cards import compare_cards
 from hotspare.replication.failover.report import Report, new_report
 from hotspare.replication.kept import write_struct
 from hotspare.replication.model import Protection
@@ -59,6 +60,8 @@ class Copy:
     point: ReplicaPoint
     folder: Path
     report: Report
+    macs: Mapping[str, str]
+    """MAC addresses that its cards get in place of others, as after a failover."""
     domain: libvirt.virDomain | None = None
 
     def start(self) -> None:
@@ -75,7 +78,8 @@ class Copy:
                 disks[disk.name] = NewDisk(path, "qcow2")
         with self.report.step("start it"):
             connection = open_connection(self.rehearsal.platform)
-            definition = _definition(self.rehearsal, self.point, disks, self.folder, self.report)
+            definition = _definition(self, disks)
+            self.report.cards = compare_cards(self.point.machine, definition)
             with explained(f"{self.rehearsal.name} does not start"):
                 if definition.find("devices/interface") is not None:
                     _make_network(connection, _network(self.rehearsal))
@@ -155,14 +159,14 @@ def copied(agent: "Agent", protection: Protection, point_name: str, network: str
     report = new_report("rehearsal", protection.machine, protection.id)
     report.point, report.point_taken_at = point.id, point.taken_at
     rehearsal = _Rehearsal(
-        name=f"{protection.machine}-rehearsal",
+        name=machines.name_of_copy(protection.machine),
         platform=protection.platform,
         protection=protection.id,
         point=point.id,
         network=network,
     )
     try:
-        yield Copy(agent, rehearsal, point, folder, report)
+        yield Copy(agent, rehearsal, point, folder, report, protection.failover.mac_map)
     finally:
         with report.step("take it down"):
             _take_down(agent, rehearsal, folder)
@@ -178,19 +182,21 @@ def _make_network(connection: libvirt.virConnect, name: str) -> None:
         connection.networkCreateXML(f"<network><name>{name}</name></network>")
 
 
-def _definition(
-    rehearsal: _Rehearsal, point: ReplicaPoint, disks: dict[str, NewDisk], folder: Path, report: Report
-) -> ET.Element:
-    """Give the definition of the copy, all of whose network cards are in a network of their own."""
-    state = RestoredState(rehearsal.platform, point.machine, folder / "nvram")
-    report.warnings += [problem for one in point.state if (problem := state.add(one)) is not None]
+def _definition(copy: Copy, disks: dict[str, NewDisk]) -> ET.Element:
+    """Give the definition of the copy, all of whose network cards are in a network of their own.
+
+    There they have the MAC addresses of a failover, which a machine elsewhere may have at the same time.
+    """
+    rehearsal, point = copy.rehearsal, copy.point
+    state = RestoredState(rehearsal.platform, point.machine, copy.folder / "nvram")
+    copy.report.warnings += [problem for one in point.state if (problem := state.add(one)) is not None]
     text = restored_definition(
         point.machine,
         rehearsal.name,
         disks,
         kvm_works=lambda: kvm_problem() is None,
         state=state.placed,
-        placement=Placement(keep_macs=True),
+        placement=Placement(keep_macs=True, macs=copy.macs),
     )
     state.keep()
     root = ET.fromstring(text)  # noqa: S314 - made just now

@@ -19,6 +19,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Why it failed; empty when it did not."""
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A network card of the machine."""
+
+    mac: str
+    """Its MAC address on the other host."""
+    here: str
+    """The one that it has, or would have, on this host."""
+    network: str
+    """What it is plugged into here, in words: ``network lan2``."""
+
+
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine does not have any more that it had on the host before."""
 
@@ -42,6 +53,7 @@ class Report(msgspec.Struct, kw_only=True):
     """Where the disks began; empty for all that the replica had."""
     point_taken_at: datetime | None = None
     loss: Loss | None = None
+    cards: list[Card] = []
     steps: list[Step] = []
     warnings: list[str] = []
     bytes_compared: int = 0

@@ -35,6 +35,7 @@ def turned(protection: Protection) -> Protection:
         failover=msgspec.structs.replace(
             protection.failover,
             network_map={there: here for here, there in protection.failover.network_map.items()},
+            mac_map={there: here for here, there in protection.failover.mac_map.items()},
             addresses={},
         ),
     )

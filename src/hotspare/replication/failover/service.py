@@ -9,10 +9,11 @@ import msgspec
 from hotspare.errors import HotspareError, PermissionRefused, PointNotFound, UsageError
 from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import read_active
+from hotspare.replication.failover.cards import cards_of
 from hotspare.replication.failover.keeping import Keeping, other_host
 from hotspare.replication.failover.planned import hand_over
 from hotspare.replication.failover.rehearsal import rehearse
-from hotspare.replication.failover.report import Loss, Report, new_report
+from hotspare.replication.failover.report import Card, Loss, Report, new_report
 from hotspare.replication.failover.reprotect import become_standby, turned
 from hotspare.replication.failover.takeover import REQUEST, Request, ask_for, begin_again, read_report
 from hotspare.replication.lease.keeper import LeaseKeeper
@@ -82,6 +83,12 @@ class BecomeStandby(msgspec.Struct, frozen=True, kw_only=True):
     tenure: Tenure
 
 
+class Cards(msgspec.Struct, frozen=True, kw_only=True):
+    """The network cards of a machine, as they are where it runs."""
+
+    cards: tuple[Card, ...]
+
+
 class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How the lease of one machine stands, as one host knows."""
 
@@ -104,6 +111,7 @@ class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 FAILOVER = Verb("failover.failover", Failover, Report, LOCAL)
 HAND_OVER = Verb("failover.hand-over", HandOver, Report, PEER)
 REHEARSE = Verb("failover.rehearse", Rehearse, Report, LOCAL)
+CARDS = Verb("failover.cards", Named, Cards, LOCAL)
 REPROTECT = Verb("failover.reprotect", Named, Protection, LOCAL)
 BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, PEER)
 LEASE_STATUS = Verb("failover.status", Named, LeaseStatus)
@@ -115,6 +123,7 @@ def register_failover(agent: "Agent", keeping: Keeping) -> None:
     agent.services.register(FAILOVER, service.failover)
     agent.services.register(HAND_OVER, service.hand_over)
     agent.services.register(REHEARSE, service.rehearse)
+    agent.services.register(CARDS, service.cards)
     agent.services.register(REPROTECT, service.reprotect)
     agent.services.register(BECOME_STANDBY, service.become_standby)
     agent.services.register(LEASE_STATUS, service.status)
@@ -164,6 +173,18 @@ class _Service:
             boot_seconds=asked.boot_seconds,
             check_seconds=asked.check_seconds,
         )
+
+    def cards(self, _caller: Caller, asked: Named, _body: bytes) -> Cards:
+        """Asked for where the machine is at home: away from there, its way back must stay the same."""
+        protection, me = self._agent.protection(asked.protection), self._agent.identity.id
+        if protection.source != me or self._keeping.keeper_for(protection).record.holder != me:
+            raise UsageError(
+                f"The machine {protection.machine} does not run on this host, or is not protected from it",
+                meaning="Nothing was changed",
+                hint='Run this where it runs; after a failover, "hotspare replica reprotect" comes first',
+            )
+        machine = machines.describe(_startable(protection).platform, protection.machine_id)
+        return Cards(cards=tuple(cards_of(machine)))
 
     def reprotect(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
         protection, me = self._agent.protection(asked.protection), self._agent.identity.id
@@ -220,8 +241,9 @@ class _Service:
         if not asked.planned:
             loss = self._loss(replica, asked.point, keeper.silent_for())
         for point in [replica.point(asked.point)] if asked.point else replica.points()[-1:]:
-            networks = protection.failover.network_map
-            report.warnings += machines.refuse_networks_not_here(protection.platform, point.machine, networks)
+            policy = protection.failover
+            report.warnings += machines.refuse_cards_not_for_here(protection.platform, point.machine, policy)
+            report.cards = cards_of(point.machine, policy)
         alive = self._is_alive(protection)
         if asked.dry_run:
             report.loss, report.epoch = loss, keeper.record.epoch

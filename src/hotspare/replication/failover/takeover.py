@@ -13,6 +13,7 @@ import msgspec
 from hotspare.errors import HotspareError, MachineNotFound
 from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import Active, drop_active, make_active, note_defined, read_active
+from hotspare.replication.failover.cards import cards_of, mac_there
 from hotspare.replication.failover.report import Loss, Report, new_report
 from hotspare.replication.kept import write_struct
 from hotspare.replication.lease.terms import How, Record
@@ -83,11 +84,12 @@ def _bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
                     protection.machine,
                     {disk.name: replica.folder / disk.image for disk in active.disks},
                     active.state,
-                    protection.failover.network_map,
+                    protection.failover,
                     replica.folder / "nvram",
                 )
                 report.warnings += warnings
                 note_defined(folder, active)
+            report.cards = cards_of(active.machine, protection.failover)
         with report.step("start it"):
             machines.start(domain)
     finally:
@@ -171,7 +173,11 @@ def _after_start(protection: Protection, active: Active, report: Report, folder:
             return
         if protection.failover.addresses:
             with report.step("change addresses inside"):
-                report.warnings += machines.change_addresses(domain, protection.failover.addresses)
+                policy = protection.failover
+                addresses = {
+                    mac_there(mac, policy.mac_map): wanted for mac, wanted in policy.addresses.items()
+                }
+                report.warnings += machines.change_addresses(domain, addresses)
         if protection.failover.after_start:
             with report.step("run the command after it"):
                 _run_hook(protection, active)
