@@ -71,6 +71,7 @@ class Host(LibvirtHost):
     def _prepare(self) -> None:
         for own in _OWN:
             (self.folder / own).mkdir(parents=True, exist_ok=True)
+        self.outside("/var/lib/hotspare").chmod(0o700)  # as a backup makes it; QEMU is another user
         self.machines.mkdir(exist_ok=True)
         self.outside("/var/lib/libvirt/dnsmasq").mkdir(exist_ok=True)  # of libvirt's networks
         for folder in (self.folder, self.machines):

@@ -44,6 +44,12 @@ echo 'what matters' >/opt/content/file
 mkfs.ext4 -q -d /opt/content {DISK} 32M
 qemu-img convert -O qcow2 {DISK} {DISK}.qcow2
 """
+STANDBY = "--state /srv/standby/replication"
+"""Of the agent beside that of the unit, on the same host."""
+FENCE = """
+export LD_LIBRARY_PATH=/opt/hotspare/python/lib PYTHONPATH=/opt/hotspare/source
+exec /opt/hotspare/python/bin/python3 -m hotspare.replication.lease.fence /run/lab.fence of-nobody inf
+"""
 HEALTH = """
 import ssl, urllib.request
 trust = ssl.create_default_context(cafile="/var/lib/hotspare/server/certificate.pem")
@@ -76,15 +82,16 @@ def jobs(host: Booted) -> list[dict[str, Any]]:
     return found
 
 
-def in_place_of_the_server(host: Booted, command: str, credential: str = "") -> str:
-    """Run a command under a copy of the server's unit, hardening and all, and give what it printed.
+def in_place_of_the_server(host: Booted, command: str, credential: str = "", unit: str = "hotspare") -> str:
+    """Run a command under a copy of a unit, hardening and all, and give what it printed.
 
     Args:
         host: where.
         command: whole paths.
         credential: a line in place of the unit's ``LoadCredential=``.
+        unit: the server's if not said.
     """
-    text = host.run("cat /etc/systemd/system/hotspare.service")
+    text = host.run(f"cat /etc/systemd/system/{unit}.service")
     if credential:
         text = re.sub(r"(?m)^LoadCredential=.*", credential, text)
     text = re.sub(r"(?m)^ExecStart=.*", f"ExecStart={command}\nStandardOutput=truncate:/opt/said", text)
@@ -153,3 +160,49 @@ def test_the_watchdog_looks_by_its_timer(host: Booted) -> None:
     host.run("systemctl start hotspare-watchdog.service", check=False)
     told = host.run("journalctl --unit=hotspare-watchdog --output=cat --no-pager")
     assert shown(host, "hotspare-watchdog.service", "ExecMainStatus")[0] in {"0", "38"}, told
+
+
+def asked(host: Booted, words: str, state: str = "") -> dict[str, Any]:
+    """Ask one of the two agents, the unit's if not said, and give its document."""
+    document: dict[str, Any] = json.loads(host.run(f"hotspare replica {words} {state} -o json"))
+    return document
+
+
+@pytest.fixture(scope="module")
+def agents(host: Booted) -> Booted:
+    """Two agents under the unit, and the machine kept from the first to the second."""
+    text = host.run("cat /etc/systemd/system/hotspare-replica.service")
+    options = f"replica agent --name standby --port 11000 {STANDBY}"
+    host.write("/etc/systemd/system/standby.service", text.replace("replica agent", options))
+    host.run("systemctl daemon-reload && systemctl start hotspare-replica standby")
+    token = asked(host, "pair --address 127.0.0.1", STANDBY)["token"]
+    asked(host, f"pair {token} --address 127.0.0.1")
+    asked(host, "create web --to standby --every 1s")
+    wait_protected(host)
+    return host
+
+
+def wait_protected(host: Booted) -> None:
+    host.wait('hotspare replica status web -o json | grep \'"phase": "protected"\'')
+
+
+def test_replication_has_what_it_needs_within_its_hardening(agents: Booted) -> None:
+    assert shown(agents, "hotspare-replica", "ActiveState", "NRestarts") == ["active", "0"]
+    agents.run("test -e /run/hotspare/replicated/*")
+    agents.write("/opt/fence", FENCE)
+    in_place_of_the_server(agents, "/bin/sh /opt/fence", unit="hotspare-replica")
+    # It has outlived who started it, and nothing keeps it waiting.
+    assert "SCHED_RR" in agents.run("chrt --pid $(pgrep --full [l]ease.fence)")
+    # The old disks of a machine that comes home are linked into a replica.
+    in_place_of_the_server(agents, "/bin/ln /opt/content/file /var/cache/linked", unit="hotspare-replica")
+    assert "web: protected" in agents.run("journalctl --unit=hotspare-replica --output=cat --no-pager")
+
+
+def test_an_agent_that_is_killed_leaves_what_it_started_at_work(agents: Booted) -> None:
+    daemon = "pgrep --full ^qemu-storage-daemon"
+    before = agents.run(daemon)
+    agents.run("systemctl kill --kill-whom=main --signal=KILL standby && systemctl restart hotspare-replica")
+    agents.wait(f"hotspare replica list {STANDBY}")
+    wait_protected(agents)
+    assert agents.run(daemon) == before
+    assert shown(agents, "standby", "ActiveState", "NRestarts") == ["active", "1"]

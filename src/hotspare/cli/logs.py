@@ -36,23 +36,25 @@ def about_run(machine: str, policy: str | None, run: int | None = None) -> dict[
     return {"machine": machine, "policy": policy, "run": run}
 
 
-def set_up_logs(form: LogForm, stream: TextIO | None = None, journal: Path = JOURNAL) -> None:
+def set_up_logs(
+    form: LogForm, stream: TextIO | None = None, journal: Path = JOURNAL, *, with_times: bool = False
+) -> None:
     """Send all logs of this process where they belong, from INFO on.
 
     Args:
         form: of what goes to stderr where that is not the journal.
         stream: where else than to stderr.
         journal: the journal's socket.
+        with_times: text on stderr says when.
     """
+    text = "%(asctime)s %(levelname)s: %(message)s" if with_times else "%(levelname)s: %(message)s"
     stream = stream or sys.stderr
     handler: logging.Handler
     if _is_journal(stream):
         handler = JournalHandler(stream, journal)
     else:
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(
-            _JsonLines() if form == "json" else logging.Formatter("%(levelname)s: %(message)s")
-        )
+        handler.setFormatter(_JsonLines() if form == "json" else logging.Formatter(text))
     root = logging.getLogger()
     for before in root.handlers[:]:
         root.removeHandler(before)

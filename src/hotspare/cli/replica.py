@@ -1,6 +1,5 @@
 """``hotspare replica``: keep machines on a second host as well."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,13 @@ from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output, replica_failover, replica_group, replica_plain
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing, noun
+from hotspare.cli.logs import set_up_logs
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.replica_documents import peer_fields, point_fields, status_fields, status_rows
 from hotspare.cli.replica_options import DEFAULT_MANNER, Manner
 from hotspare.cli.replica_state import State, agent_of, state_folder
+from hotspare.cli.service import notify
+from hotspare.cli.session import settings_of
 from hotspare.errors import MachineNotFound, PermissionRefused, PlatformUnavailable, TargetExists, UsageError
 from hotspare.replication import pairing, protections
 from hotspare.replication.agent import Agent
@@ -56,11 +58,13 @@ def agent(
         state: Folder of what it keeps; /var/lib/hotspare/replication if not said.
         options: See below.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    set_up_logs(settings_of(options).log_form, with_times=True)
     running = Agent(state_folder(state, options), RUNNERS, PARTS, name=name, address=listen, port=port)
     with cancelled_by_signals() as cancellation:
         running.start()
+        notify("READY=1")
         cancellation.wait()
+    notify("STOPPING=1")
     running.close()
 
 

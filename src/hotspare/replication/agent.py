@@ -88,7 +88,9 @@ class Agent:
         address: str = "",
         port: int = DEFAULT_PORT,
     ) -> None:
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        # What is beside it is for root alone; QEMU is let through where it is to (``let_qemu_reach``).
+        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.mkdir(mode=0o711, exist_ok=True)
         self.state = state
         self._lock = _only_one(state)
         self.identity = Identity.open(state / "identity", name)

@@ -198,5 +198,5 @@ def mirrored(label: str, *options: str, relay: Sequence[str] = ()) -> Iterator[M
 
 
 def log_of(agent: HostAgent) -> list[str]:
-    """Give what an agent has told, without times."""
-    return re.findall(r"^\S+ \S+ (.*)$", agent.log.read_text(), re.MULTILINE)
+    """Give what an agent has told, without times and levels."""
+    return re.findall(r"^\S+ \S+ [A-Z]+: (.*)$", agent.log.read_text(), re.MULTILINE)

@@ -20,6 +20,7 @@ from hotspare.block.qemu import run_tool
 from hotspare.errors import HotspareError, PointNotFound, TargetExists
 from hotspare.platforms.libvirt.connection import explained, open_connection
 from hotspare.platforms.libvirt.definition import NewDisk, restored_definition
+from hotspare.platforms.libvirt.entrance import let_qemu_reach
 from hotspare.platforms.libvirt.guest_agent import run_shell
 from hotspare.platforms.libvirt.kvm import kvm_problem
 from hotspare.platforms.libvirt.restored_state import RestoredState
@@ -80,6 +81,8 @@ class Copy:
             connection = open_connection(self.rehearsal.platform)
             definition = _definition(self, disks)
             self.report.cards = compare_cards(self.point.machine, definition)
+            for folder in (replica.folder, self.folder):
+                let_qemu_reach(connection, folder, self.agent.state.parent)
             with explained(f"{self.rehearsal.name} does not start"):
                 if definition.find("devices/interface") is not None:
                     _make_network(connection, _network(self.rehearsal))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hotspare.errors import HotspareError, MachineNotFound
+from hotspare.platforms.libvirt.connection import open_connection
+from hotspare.platforms.libvirt.entrance import let_qemu_reach
 from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import Active, drop_active, make_active, note_defined, read_active
 from hotspare.replication.failover.cards import cards_of, mac_there
@@ -91,6 +93,7 @@ def _bring_up(agent: "Agent", protection: Protection, record: Record) -> Report:
                 note_defined(folder, active)
             report.cards = cards_of(active.machine, protection.failover)
         with report.step("start it"):
+            let_qemu_reach(open_connection(protection.platform), replica.folder, agent.state.parent)
             machines.start(domain)
     finally:
         write_struct(folder / REPORT, report)
