@@ -64,6 +64,18 @@ class HostAgent:
         """End it as a service manager does."""
         self._signal(signal.SIGTERM)
 
+    def hold(self) -> None:
+        """Have it stand still (SIGSTOP), as one that hangs."""
+        assert self._process is not None
+        self.host.signal_program(self._process, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on after that: nsenter, which stands still as its child does, and wakes it up."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self.host.signal_program(self._process, signal.SIGCONT)
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         if self._process.poll() is None:
