@@ -20,6 +20,7 @@ from hotspare.replication.agent import Agent
 from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import (
     DEFAULT_PORT,
+    NamedProtection,
     Protection,
     Status,
 )
@@ -233,7 +234,7 @@ def stop(machine: str, /, *, state: State = None, options: Options = DEFAULTS) -
         options: See below.
     """
     with agent_of(state, options) as asked:
-        stopped = asked.call(protections.STOP, protections.Named(protection=machine))
+        stopped = asked.call(protections.STOP, NamedProtection(protection=machine))
     _say(stopped, "stopped", f"{stopped.machine} is not replicated any more; its replica stays.", options)
 
 
@@ -247,7 +248,7 @@ def start(machine: str, /, *, state: State = None, options: Options = DEFAULTS) 
         options: See below.
     """
     with agent_of(state, options) as asked:
-        started = asked.call(protections.START, protections.Named(protection=machine))
+        started = asked.call(protections.START, NamedProtection(protection=machine))
     _say(started, "started", f"{started.machine} is replicated again.", options)
 
 
@@ -302,7 +303,7 @@ def points(machine: str, /, *, state: State = None, options: Options = DEFAULTS)
         options: See below.
     """
     with agent_of(state, options) as asked:
-        found = asked.call(service.POINTS, service.Named(protection=machine)).points
+        found = asked.call(service.POINTS, NamedProtection(protection=machine)).points
     if options.output == "json":
         document = output.document("replica-points", points=[point_fields(one) for one in found])
         output.print_document(document)

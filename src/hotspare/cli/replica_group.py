@@ -172,7 +172,7 @@ def points(group: str, /, *, state: State = None, options: Options = DEFAULTS) -
         options: See below.
     """
     with agent_of(state, options) as agent:
-        found = agent.call(service.POINTS, service.Named(group=group)).points
+        found = agent.call(service.POINTS, service.NamedGroup(group=group)).points
     if options.output == "json":
         document = output.document("group-points", points=[group_point_fields(one) for one in found])
         output.print_document(document)
@@ -337,7 +337,7 @@ def reprotect(group: str, /, *, state: State = None, options: Options = DEFAULTS
         options: See below.
     """
     with agent_of(state, options) as agent:
-        turned = agent.call(moving.REPROTECT_GROUP, service.Named(group=group), timeout=_LONG_SECONDS)
+        turned = agent.call(moving.REPROTECT_GROUP, service.NamedGroup(group=group), timeout=_LONG_SECONDS)
     _tell_turned(group, turned, options)
 
 
