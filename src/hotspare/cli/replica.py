@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output, replica_failover, replica_group, replica_plain
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.replica_documents import peer_fields, point_fields, status_fields, status_rows
 from hotspare.cli.replica_options import DEFAULT_MANNER, Manner
 from hotspare.cli.replica_state import State, agent_of, state_folder
@@ -259,8 +259,8 @@ def remove(
     machine: str,
     /,
     *,
-    only_here: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    only_here: Switch = False,
+    yes: Yes = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
