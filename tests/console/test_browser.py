@@ -230,8 +230,8 @@ def test_it_works_without_scripts(browser: Browser, serving: Serving) -> None:
         expect(page.locator("#preview")).to_contain_text("machines of")
         page.get_by_role("button", name="dark", exact=True).click()
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-        paper = page.locator(".card").first
-        expect(paper).to_have_css("background-color", "rgb(21, 28, 33)")
+        paper = page.locator("body")
+        expect(paper).to_have_css("background-color", "rgb(13, 18, 22)")
         page.emulate_media(media="print")
         expect(paper).to_have_css("background-color", "rgb(255, 255, 255)")
         expect(paper).to_have_css("color-scheme", "light")
@@ -258,4 +258,4 @@ def test_what_changes_is_drawn(visit: Visit) -> None:
     visit.page.goto(address)
     chart = visit.page.locator(".chart canvas")
     expect(chart).to_be_visible()
-    assert chart.evaluate(HAS_COLOUR, [0x0B, 0x5C, 0x6B, 0xFF]), "its line has the accent's colour"
+    assert chart.evaluate(HAS_COLOUR, [0xCF, 0xD7, 0xDB, 0xFF]), "its grid has the colour of lines"
