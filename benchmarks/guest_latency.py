@@ -24,7 +24,7 @@ MANNERS: Mapping[str, Sequence[str]] = {
 }
 """Options of the backups that are compared; all read the same disk into a new repository."""
 _OWN_SESSION = ("setsid", "--wait")
-"""As cron and systemd start it: beside a terminal, priorities of processors are not touched."""
+"""As systemd starts it: the priority of a session is lowered by who leads it only."""
 
 
 @dataclass(frozen=True, slots=True)

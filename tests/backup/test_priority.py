@@ -48,9 +48,9 @@ def test_a_session_of_its_own_is_lowered_for_the_time() -> None:
     assert done.stdout.splitlines() == [f"0 {before}", f"{NICE} {during}", f"0 {before}"]
 
 
-def _session(path: Path, nice: int, *, has_terminal: bool = False) -> tuple[Session, Path]:
+def _session(path: Path, nice: int, *, ours: bool = True) -> tuple[Session, Path]:
     path.write_text(f"/autogroup-17 nice {nice}\n")
-    return Session(path, has_terminal=has_terminal), path
+    return Session(path, ours=ours), path
 
 
 def test_the_last_of_several_backups_raises_it_again(tmp_path: Path) -> None:
@@ -71,15 +71,15 @@ def test_what_another_process_has_lowered_is_left_to_it(tmp_path: Path) -> None:
     assert told.read_text() == f"/autogroup-17 nice {NICE}\n"
 
 
-def test_a_session_with_a_terminal_stays_as_it_is(tmp_path: Path) -> None:
-    session, told = _session(tmp_path / "autogroup", 0, has_terminal=True)
+def test_a_session_of_others_stays_as_it_is(tmp_path: Path) -> None:
+    session, told = _session(tmp_path / "autogroup", 0, ours=False)
     session.lower()
     session.raise_again()
     assert told.read_text() == "/autogroup-17 nice 0\n"
 
 
 def test_a_kernel_that_does_not_group_by_session_is_no_error(tmp_path: Path) -> None:
-    session = Session(tmp_path / "missing", has_terminal=False)
+    session = Session(tmp_path / "missing", ours=True)
     session.lower()
     session.raise_again()
     assert not (tmp_path / "missing").exists()

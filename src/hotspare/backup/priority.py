@@ -22,12 +22,12 @@ class Session:
 
     Args:
         autogroup: the kernel's file that has it: "/autogroup-17 nice 0".
-        has_terminal: people work in it, and it stays as it is.
+        ours: nobody else works in it; else it stays as it is.
     """
 
-    def __init__(self, autogroup: Path, *, has_terminal: bool) -> None:
+    def __init__(self, autogroup: Path, *, ours: bool) -> None:
         self._autogroup = autogroup
-        self._has_terminal = has_terminal
+        self._ours = ours
         self._lock = threading.Lock()
         self._runs = 0
         self._before: int | None = None
@@ -36,7 +36,7 @@ class Session:
         """Begin to be below the guests."""
         with self._lock:
             self._runs += 1
-            if self._runs == 1 and not self._has_terminal:
+            if self._runs == 1 and self._ours:
                 self._before = self._nice()
                 self._set_nice(NICE)
 
@@ -59,15 +59,10 @@ class Session:
                 self._autogroup.write_text(str(nice), encoding="ascii")
 
 
-def _has_terminal() -> bool:
-    """Tell whether a terminal controls this session; field 7 of proc_pid_stat(5)."""
-    fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    return fields[4] != "0"
-
-
 @cache
 def _session() -> Session:
-    return Session(Path("/proc/self/autogroup"), has_terminal=_has_terminal())
+    # Who leads a session is who began it: a service, a command over SSH. A shell's is the shell's.
+    return Session(Path("/proc/self/autogroup"), ours=os.getsid(0) == os.getpid())
 
 
 @contextmanager
