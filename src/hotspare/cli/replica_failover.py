@@ -18,7 +18,7 @@ from hotspare.replication.failover.cards import choose_macs
 from hotspare.replication.failover.report import Loss, Report
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import Protection
+from hotspare.replication.model import FailoverPolicy, Protection
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
@@ -242,6 +242,10 @@ def policy(
             protections.CHANGE,
             protections.Change(protection=msgspec.structs.replace(protection, failover=now)),
         )
+    _tell_policy(machine, now, options)
+
+
+def _tell_policy(machine: str, now: FailoverPolicy, options: Options) -> None:
     if options.output == "json":
         output.print_document(output.document("failover-policy", **msgspec.to_builtins(now)))
         return

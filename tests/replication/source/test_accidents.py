@@ -20,7 +20,8 @@ from hotspare.platforms.libvirt.scratch import default_scratch_folder
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication import protections
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.standby.service import POINTS, Named
+from hotspare.replication.model import NamedProtection
+from hotspare.replication.standby.service import POINTS
 from hotspare.replication.standby.storage_daemon import PID_FILE
 from lab import LabGuest
 from lab.programs import run
@@ -270,7 +271,7 @@ def wait_consistent(machine: Mirrored, after: datetime | None = None) -> Replica
     found: list[ReplicaPoint] = []
 
     def there() -> bool:
-        points = machine.standby.call(POINTS, Named(protection=machine.machine)).points
+        points = machine.standby.call(POINTS, NamedProtection(protection=machine.machine)).points
         good = [one for one in points if one.consistency == "application"]
         found[:] = [one for one in good if after is None or one.taken_at > after]
         return bool(found)
