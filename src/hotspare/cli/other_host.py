@@ -279,7 +279,8 @@ def _never_made(error: PlatformUnavailable, name: str) -> PlatformUnavailable:
         error.what,
         meaning=f"There is no machine {name} of this restore, for it had no leave yet to finish. What it had"
         " written there is removed, or kept beside its place, where the next restore like this one goes on",
-        hint="See whether the host can be reached with ssh, and begin the restore again",
+        hint="See whether the host can be reached with ssh, and begin the restore again; for two minutes the"
+        " one that was lost may still hold its disks there",
     )
 
 
