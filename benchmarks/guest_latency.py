@@ -20,11 +20,11 @@ MANNERS: Mapping[str, Sequence[str]] = {
     WITHOUT: ["--no-latency-control"],
     WITH: [],
     "with control, factor 1.5": ["--latency-factor", "1.5"],
-    "with control, at nice 10": [],
     "limited to 100 MiB/s": ["--no-latency-control", "--read-limit", "100MiB/s"],
 }
 """Options of the backups that are compared; all read the same disk into a new repository."""
-_NICE = "with control, at nice 10"
+_OWN_SESSION = ("setsid", "--wait")
+"""As systemd starts it: the priority of a session is lowered by who leads it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ def measure_latency(
                         time.sleep(10)
                     results[name].flushes.append(Flushes.of(records, records[-1][0] - records[0][0]))
                 else:
-                    before = ["nice", "-n", "10"] if name == _NICE else []
-                    program = Hotspare(folder / "latency", folder / "scratch", folder, before=before)
+                    program = Hotspare(folder / "latency", folder / "scratch", folder, before=_OWN_SESSION)
                     _back_up(guest, program, MANNERS[name], results[name])
     return results
 

@@ -41,7 +41,7 @@ class Hotspare:
     scratch: Path
     folder: Path
     before: Sequence[str] = ()
-    """Words before the command: ``nice``."""
+    """Words before the command: ``setsid``."""
     passphrase: str = "correct horse battery staple"
     environment: dict[str, str] = field(init=False)
 

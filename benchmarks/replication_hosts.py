@@ -13,7 +13,7 @@ import msgspec
 from hotspare.replication import pairing, protections
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import Mode, Phase, Protection, Status
+from hotspare.replication.model import Mode, NamedProtection, Phase, Protection, Status
 from hotspare.replication.source.mirror import Mirror
 from hotspare.replication.source.monitor import Monitor
 from hotspare.units import MIB
@@ -47,7 +47,7 @@ class Protected:
             self.paused.append(status.paused_seconds)
             time.sleep(2)  # the first point is made
             yield
-            agent.call(protections.STOP, protections.Named(protection=wanted.id))
+            agent.call(protections.STOP, NamedProtection(protection=wanted.id))
 
     def _wait(self, agent: LocalClient) -> Status:
         deadline = time.monotonic() + _PATIENCE
@@ -81,7 +81,7 @@ def protected_machine(label: str) -> Iterator[Protected]:
                     protections.Create(protection=_wanted(guest.name, peer.id)),
                     timeout=60,
                 )
-                source.call(protections.STOP, protections.Named(protection=made.id), timeout=60)
+                source.call(protections.STOP, NamedProtection(protection=made.id), timeout=60)
                 yield Protected(hosts, guest, made)
 
 

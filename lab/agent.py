@@ -15,7 +15,8 @@ from lab.errors import CommandError, LabError
 _WRITE_PIECE = 40 * 1024
 # libvirt refuses an answer of 10 MiB.
 _READ_PIECE = 2 * 1024 * 1024
-_POLL_SECONDS = 0.03
+_POLL_MIN, _POLL_MAX = 0.02, 0.3
+"""Seconds between two questions, which an emulated processor has to answer while it works."""
 
 
 def ping(domain: libvirt.virDomain, seconds: int = 1) -> bool:
@@ -49,11 +50,12 @@ def execute(domain: libvirt.virDomain, command: str, *, stdin: bytes = b"", time
     if stdin:
         request["input_data"] = base64.b64encode(stdin).decode()
     pid = call(domain, "guest-exec", **request)["pid"]
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, _POLL_MIN
     while not (status := call(domain, "guest-exec-status", pid=pid))["exited"]:
         if time.monotonic() > deadline:
             raise LabError(f"{domain.name()}: {command!r} did not end within {timeout:.0f} s")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.3 * pause, _POLL_MAX)
     output = base64.b64decode(status.get("out-data", ""))
     if exit_status := status.get("exitcode", -1):
         errors = base64.b64decode(status.get("err-data", "")).decode(errors="replace")

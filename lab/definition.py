@@ -74,6 +74,6 @@ def _add_boot(system: ET.Element, kernel: GuestImage | None, *, uefi: bool) -> N
     if kernel is None:
         ET.SubElement(system, "boot", dev="hd")
         return
-    ET.SubElement(system, "kernel").text = str(kernel.kernel)
+    ET.SubElement(system, "kernel").text = str(kernel.kernel if uefi else kernel.vmlinux)
     ET.SubElement(system, "initrd").text = str(kernel.initramfs)
     ET.SubElement(system, "cmdline").text = KERNEL_ARGUMENTS

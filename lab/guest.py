@@ -25,6 +25,7 @@ ShutdownBy = Literal["agent", "power-button"]
 
 _BOOT_SECONDS = 90.0
 _STOP_SECONDS = 60.0
+_THAW_SECONDS = 60.0
 
 
 class LabGuest:
@@ -254,6 +255,21 @@ class LabGuest:
         """Thaw its file systems and give their number."""
         count: int = self.domain.fsThaw()
         return count
+
+    def wait_thawed(self, timeout: float = _THAW_SECONDS) -> None:
+        """Wait until somebody has thawed its file systems: until then, its agent executes nothing.
+
+        Raises:
+            LabError: they are still frozen after ``timeout`` seconds.
+        """
+        self._wait_until(self._executes, "thawed", timeout)
+
+    def _executes(self) -> bool:
+        try:
+            self.exec("echo alive > /data/alive && sync /data/alive")
+        except libvirt.libvirtError:
+            return False
+        return True
 
     # Workload
 

@@ -2,38 +2,39 @@
 
 import fcntl
 import hashlib
+import inspect
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lab.cpio import Archive
+from hotspare.guest.files.appliance.archive import Archive
+from hotspare.guest.files.appliance.kernel import Kernel
 from lab.errors import LabError
-from lab.modules import modules_in_order
 from lab.packages import guest_packages, unpack
 from lab.programs import run
+from lab.vmlinux import unpacked
 
 CACHE = Path("/var/cache/hotspare-lab")
 
 _HERE = Path(__file__).parent
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "button", "evdev")
 _LOADED_BY_TESTS = ("efivarfs", "virtio_net")
-_BUILDERS = ("image", "cpio", "modules")
+_BUILDERS = (__file__, *(inspect.getfile(part) for part in (Archive, Kernel, unpacked)))
 _PAYLOAD = {
     "init": "/init",
     "inittab": "/etc/inittab",
     "start-agent": "/sbin/start-agent",
     "shutdown": "/sbin/shutdown",
     "fsfreeze-hook": "/etc/qemu/fsfreeze-hook",
-    "workload": "/bin/workload",
 }
-_COMPILED = {"flush-latency.c": "/bin/flush-latency"}
+_COMPILED = {"flush-latency.c": "/bin/flush-latency", "workload.c": "/bin/workload"}
 # Where busybox acpid looks for what to do about the power button.
 _POWER_BUTTON = "/etc/acpi/PWRF/00000080"
 _KEEP_SECONDS = 14 * 24 * 3600
@@ -47,8 +48,13 @@ class GuestImage:
 
     @property
     def kernel(self) -> Path:
-        """The distribution's kernel."""
+        """The distribution's kernel, for any boot loader."""
         return self.folder / "vmlinuz"
+
+    @property
+    def vmlinux(self) -> Path:
+        """The same unpacked, for QEMU with a BIOS."""
+        return self.folder / "vmlinux"
 
     @property
     def initramfs(self) -> Path:
@@ -75,7 +81,7 @@ def guest_image() -> GuestImage:
     """
     packages = guest_packages()
     recipe = hashlib.sha256(" ".join(str(package) for package in packages).encode())
-    for source in (*sorted(_HERE.glob("payload/*")), *(_HERE / f"{name}.py" for name in _BUILDERS)):
+    for source in (*sorted(_HERE.glob("payload/*")), *map(Path, _BUILDERS)):
         recipe.update(source.read_bytes())
     image = GuestImage(CACHE / recipe.hexdigest()[:16])
     CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -110,9 +116,11 @@ def remove_old_versions(current: Path) -> None:
 def _build(tree: Path, result: Path) -> None:
     result.mkdir(mode=0o755)
     modules = _only(tree, "modules.builtin").parent
+    kernel = Kernel(_only(tree, f"boot/vmlinuz-{modules.name}"), modules)
     # Uncompressed: unpacking takes an emulated processor longer than loading.
-    (result / "initramfs").write_bytes(_system(tree, modules).to_bytes())
-    shutil.copyfile(_only(tree, f"boot/vmlinuz-{modules.name}"), result / "vmlinuz")
+    (result / "initramfs").write_bytes(_system(tree, kernel).to_bytes())
+    shutil.copyfile(kernel.image, result / "vmlinuz")
+    (result / "vmlinux").write_bytes(unpacked(kernel.image))
     loader = _only(tree, "i386-pc/boot.img").parent
     shutil.copyfile(loader / "boot.img", result / "boot.img")
     early = tree / "early.cfg"
@@ -127,7 +135,7 @@ def _build(tree: Path, result: Path) -> None:
         path.chmod(0o644)
 
 
-def _system(tree: Path, modules: Path) -> Archive:
+def _system(tree: Path, kernel: Kernel) -> Archive:
     archive = Archive()
     for folder in ("dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/run"):
         archive.folder(folder)
@@ -151,13 +159,20 @@ def _system(tree: Path, modules: Path) -> Archive:
     for library in _libraries(agent):
         archive.file(library, Path(library).read_bytes(), executable=True)
 
-    drivers = modules_in_order(modules, _MODULES)
+    drivers = drivers_in_order(kernel, _MODULES)
     for name, content in drivers.items():
         archive.file(f"/modules/{name}.ko", content)
-    for name, content in modules_in_order(modules, _LOADED_BY_TESTS).items():
+    for name, content in drivers_in_order(kernel, _LOADED_BY_TESTS).items():
         archive.file(f"/modules/{name}.ko", content)
     archive.file("/modules/order", "".join(f"{name}\n" for name in drivers).encode())
     return archive
+
+
+def drivers_in_order(kernel: Kernel, wanted: Sequence[str]) -> dict[str, bytes]:
+    """Read modules and all that they need, in loading order. Raises ``LabError``: the kernel lacks one."""
+    if lacking := [name for name in wanted if not kernel.has(name)]:
+        raise LabError(f"The kernel {kernel.modules.name} has no module {', '.join(lacking)}")
+    return kernel.in_order(wanted)
 
 
 def _libraries(program: Path) -> list[str]:

@@ -1,8 +1,9 @@
-"""What all of our SQLite files have in common: transactions, and what kinds of errors there are."""
+"""What all of our SQLite files have in common: transactions, versions, times, and kinds of errors."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused
 
@@ -21,6 +22,37 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Tell how many steps a file has taken; 0 for an empty one. Raises ``sqlite3.Error``."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """Take the steps that a file lacks, within a transaction of the caller; a newer file stays as it is.
+
+    Args:
+        connection: to the file.
+        steps: statements from the empty file to the version of today. ``PRAGMA user_version`` counts those
+            that were taken, so a step that was released is never changed.
+
+    Raises:
+        sqlite3.Error: it cannot be done; the transaction is to be rolled back.
+    """
+    version = version_of(connection)
+    if version >= len(steps):
+        return
+    for step in steps[version:]:
+        for statement in step.split(";"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def stamp(moment: datetime) -> str:
+    """Give a moment as tables keep it: all in UTC and of the same form, so that they compare as text."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -134,12 +134,10 @@ def routes(world: World) -> dict[str, APIRoute]:
 
 
 @pytest.fixture
-def nothing_is_recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hundreds of requests are asked here, and each entry of the record waits for the disk."""
-    monkeypatch.setattr(world.access.audit, "add", lambda *_, **__: None)
-    world.access.database._connection.execute("PRAGMA synchronous = OFF")
-    yield
-    world.access.database._connection.execute("PRAGMA synchronous = FULL")
+def nothing_is_recorded(world: World) -> Iterator[None]:
+    """Hundreds of requests are asked here."""
+    with world.unrecorded():
+        yield
 
 
 def test_the_table_here_has_every_route_of_the_application(world: World, routes: dict[str, APIRoute]) -> None:

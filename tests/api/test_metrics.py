@@ -206,7 +206,7 @@ def test_a_real_prometheus_answers_every_panel_and_understands_every_rule(
             return {rule["name"]: rule["state"] for rule in rules}
 
         def has_scraped() -> bool:
-            with suppress(httpx.TransportError):  # it begins to listen
+            with suppress(httpx.TransportError, httpx.HTTPStatusError):  # it begins to listen, then to answer
                 return bool(values("hotspare_info"))
             return False
 

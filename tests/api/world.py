@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -53,6 +54,16 @@ class World:
         shown = shown or (self.login(name) if name else None)
         headers = {"Authorization": f"Bearer {shown}"} if shown else {}
         return TestClient(self.app, self.url, headers=headers, raise_server_exceptions=False)
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Record nothing for now: each entry waits for the disk, which hundreds of requests need not."""
+        database = self.access.database._connection
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.access.audit, "add", lambda *_, **__: None)
+            database.execute("PRAGMA synchronous = OFF")
+            yield
+            database.execute("PRAGMA synchronous = FULL")
 
 
 def get(client: TestClient, path: str, status: int = 200, **query: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 from hotspare.platforms.libvirt import quiesce
 from lab import DiskSpec, LabGuest, domain_name
 from lab.databases import SIZE, Server, database_disk
+from tests.cli.lab_program import program_for_libvirt
 from tests.cli.program import Program
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -24,12 +24,7 @@ PATIENCE = 120.0
 
 @pytest.fixture
 def program(tmp_path: Path, lab_host: None) -> Iterator[Program]:
-    """The program, for qemu:///system, with a scratch folder that QEMU can enter and a repository."""
-    program = Program(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="hotspare-test-", dir="/var/tmp") as scratch:
-        Path(scratch).chmod(0o711)
-        program.environment |= {"HOTSPARE_PLATFORM": "qemu:///system", "HOTSPARE_SCRATCH_FOLDER": scratch}
-        program.expect("repo", "create")
+    with program_for_libvirt(tmp_path) as program:
         yield program
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import libvirt
 import pytest
 
 from lab import DiskSpec, LabGuest, domain_name
+from tests.cli.lab_program import program_for_libvirt
 from tests.cli.program import Program, interrupt
 
 pytestmark = pytest.mark.lab
@@ -21,12 +21,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def program(tmp_path: Path, lab_host: None) -> Iterator[Program]:
-    """The program, for qemu:///system, with a scratch folder that QEMU can enter."""
-    program = Program(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="hotspare-test-", dir="/var/tmp") as scratch:
-        Path(scratch).chmod(0o711)
-        program.environment |= {"HOTSPARE_PLATFORM": "qemu:///system", "HOTSPARE_SCRATCH_FOLDER": scratch}
-        program.expect("repo", "create")
+    with program_for_libvirt(tmp_path) as program:
         yield program
 
 
@@ -36,19 +31,6 @@ def assert_untouched(program: Program, guest: LabGuest) -> None:
     assert not backup_runs(guest)
     scratch = Path(program.environment["HOTSPARE_SCRATCH_FOLDER"])
     assert [path.name for path in scratch.iterdir() if path.is_dir()] == []
-
-
-def wait_until_thawed(guest: LabGuest) -> None:
-    """A watchdog thaws what was killed between freezing and thawing."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            guest.exec("true")
-        except libvirt.libvirtError:
-            assert time.monotonic() < deadline, "the guest stays frozen"
-            time.sleep(0.2)
-        else:
-            return
 
 
 def backup_runs(guest: LabGuest) -> bool:
@@ -144,7 +126,7 @@ def test_a_killed_backup_is_cleared_away_by_the_next(
     time.sleep(1)  # test_killed_at_every_step.py chooses the moments
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until_thawed(guest)
+    guest.wait_thawed()
     guest.fill("/data/after", 2 * MIB)
 
     (result,) = program.expect("backup", guest.name, "-o", "json").document()["results"]

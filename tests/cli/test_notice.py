@@ -1,7 +1,6 @@
 """Notices on the command line: what fails and is mended reaches a real HTTP server; nothing waits for it."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,9 @@ import yaml
 from tests.cli.images import make_image
 from tests.cli.program import Program
 from tests.cli.test_json_output import differences, examples, shape
-from tests.notices.receivers import HttpReceiver, http_receiver, silent_receiver
+from tests.notices.receivers import HttpReceiver, silent_receiver
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def http() -> Iterator[HttpReceiver]:
-    with http_receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,16 +27,10 @@ from hotspare.storage.registry import open_backend
 from tests.cli.images import make_image
 from tests.cli.program import PASSPHRASE, Program, interrupt
 from tests.cli.test_json_output import differences, examples, shape
-from tests.notices.receivers import HttpReceiver, http_receiver
+from tests.notices.receivers import HttpReceiver
 
 MIB = 1024 * 1024
 POLICY = "select:\n  names: ['web']\nschedule:\n  rpo: {rpo}\n"
-
-
-@pytest.fixture
-def http() -> Iterator[HttpReceiver]:
-    with http_receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture

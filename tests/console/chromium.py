@@ -67,7 +67,8 @@ class Visit:
         # First what comes by itself, then the page as it looks whenever a part is brought up to date.
         expect(self.page.locator(".htmx-request")).to_have_count(0, timeout=_PATIENCE * 1000)
         self.page.eval_on_selector_all(
-            "[hx-get], [hx-post], [hx-indicator]", "all => all.forEach(one => one.classList.add('htmx-request'))"
+            "[hx-get], [hx-post], [hx-indicator]",
+            "all => all.forEach(one => one.classList.add('htmx-request'))",
         )
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found: dict[str, Any] = self.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")

@@ -35,6 +35,13 @@ PATHS = (
     "/settings/approvals",
     "/no-such-page",
 )
+HAS_COLOUR = """(canvas, wanted) => {
+  const shown = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  for (let at = 0; at < shown.length; at += 4) {
+    if (wanted.every((value, channel) => shown[at + channel] === value)) return true;
+  }
+  return false;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +230,11 @@ def test_it_works_without_scripts(browser: Browser, serving: Serving) -> None:
         expect(page.locator("#preview")).to_contain_text("machines of")
         page.get_by_role("button", name="dark", exact=True).click()
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        paper = page.locator("body")
+        expect(paper).to_have_css("background-color", "rgb(13, 18, 22)")
+        page.emulate_media(media="print")
+        expect(paper).to_have_css("background-color", "rgb(255, 255, 255)")
+        expect(paper).to_have_css("color-scheme", "light")
 
 
 @pytest.mark.usefixtures("journey")
@@ -244,4 +256,6 @@ def test_what_changes_is_drawn(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Back up now, by no policy").click()
     expect(visit.page.locator("#action .state").first).to_contain_text("ok")
     visit.page.goto(address)
-    expect(visit.page.locator(".chart canvas")).to_be_visible()
+    chart = visit.page.locator(".chart canvas")
+    expect(chart).to_be_visible()
+    assert chart.evaluate(HAS_COLOUR, [0xCF, 0xD7, 0xDB, 0xFF]), "its grid has the colour of lines"

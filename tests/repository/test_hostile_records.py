@@ -224,7 +224,7 @@ def test_a_listing_and_a_backup_survive_a_point_of_the_last_second(
 @example(b"\xdf\xff\xff\xff\xff")
 @settings(max_examples=150, deadline=None)
 def test_records_of_damage_and_notes_of_any_bytes(plain: bytes) -> None:
-    data = sealed("damaged/x", plain, damaged.MAGIC, b"damaged")
+    data = sealed("damaged/x", plain, damaged.FORM.magic, damaged.FORM.purpose)
     with suppress(RepositoryDamaged), little_memory():
         damaged.open_damaged(KEYRING, "damaged/x", data)
     note = sealed("sessions/x", plain, record.NOTE.magic, record.NOTE.purpose)

@@ -10,6 +10,7 @@ import msgspec
 
 from hotspare.access.database import AccessDatabase
 from hotspare.errors import ApprovalNotFound, NotPermitted
+from hotspare.sqlite import stamp
 
 State = Literal["waiting", "approved", "rejected", "expired"]
 WAITS = timedelta(days=7)
@@ -57,7 +58,7 @@ class Approvals:
             msgspec.json.encode(arguments).decode(),
             summary,
             user,
-            _stamp(datetime.now(UTC)),
+            stamp(datetime.now(UTC)),
         )
         return self.get(number)
 
@@ -82,7 +83,7 @@ class Approvals:
                 "UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?",
                 "approved" if approve else "rejected",
                 user,
-                _stamp(datetime.now(UTC)),
+                stamp(datetime.now(UTC)),
                 number,
             )
         return self.get(number)
@@ -96,7 +97,7 @@ class Approvals:
 
     def all(self) -> list[Approval]:
         """Give all, the newest first."""
-        oldest = _stamp(datetime.now(UTC) - WAITS)
+        oldest = stamp(datetime.now(UTC) - WAITS)
         return [
             Approval(
                 row["id"],
@@ -111,7 +112,3 @@ class Approvals:
             )
             for row in self._database.rows("SELECT * FROM approvals ORDER BY asked_at DESC, id")
         ]
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hotspare.errors import HotspareError, PermissionRefused
-from hotspare.sqlite import kind_of, transaction
+from hotspare.sqlite import kind_of, migrate, transaction, version_of
 
 FILE_NAME = "access.sqlite"
 _BUSY_SECONDS = 10.0
@@ -140,17 +140,14 @@ class AccessDatabase:
 
     def _migrate(self) -> None:
         with self.transaction():
-            version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            version = version_of(self._connection)
             if version > len(MIGRATIONS):
                 raise HotspareError(
                     f"{self.path} is of version {version}; this Hotspare knows {len(MIGRATIONS)}",
                     meaning="Nothing was changed",
                     hint="Use the newer Hotspare",
                 )
-            for step in MIGRATIONS[version:]:
-                for statement in step.split(";"):
-                    self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            migrate(self._connection, MIGRATIONS)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from hotspare.access.database import AccessDatabase
 from hotspare.access.roles import Grant, Permission, Target, permits, permits_somewhere
 from hotspare.access.users import User, Users, decoded
 from hotspare.errors import LoginRefused, TokenNotFound
+from hotspare.sqlite import stamp
 
 Kind = Literal["token", "login"]
 LOGIN_LASTS = timedelta(hours=12)
@@ -80,7 +81,7 @@ class Tokens:
         self._users.get(user)
         now = datetime.now(UTC)
         number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        self._database.change("DELETE FROM tokens WHERE expires_at < ?", _stamp(now))
+        self._database.change("DELETE FROM tokens WHERE expires_at < ?", stamp(now))
         self._database.change(
             "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             number,
@@ -89,8 +90,8 @@ class Tokens:
             name,
             _hash(secret),
             None if grants is None else msgspec.json.encode(grants).decode(),
-            _stamp(now),
-            _stamp(now + lasts) if lasts else None,
+            stamp(now),
+            stamp(now + lasts) if lasts else None,
         )
         return self.get(number), f"{_PREFIX}_{number}_{secret}"
 
@@ -140,12 +141,8 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")
-
-
 def _is_over(expires_at: str | None) -> bool:
-    return expires_at is not None and expires_at <= _stamp(datetime.now(UTC))
+    return expires_at is not None and expires_at <= stamp(datetime.now(UTC))
 
 
 def _refused() -> LoginRefused:

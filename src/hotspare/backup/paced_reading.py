@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from hotspare.backup.pacing import LOOK_MAX, HeldBack, LatencyControl
+from hotspare.backup.priority import below_the_guests
 from hotspare.block.device import BlockReader
 from hotspare.cancellation import Cancellation
 from hotspare.platforms.platform import IoTotals
@@ -152,7 +153,8 @@ def paced_reading(
     pacer.look(first)
     watcher.start()
     try:
-        yield pacer.read_into, pacer.held_back
+        with below_the_guests():
+            yield pacer.read_into, pacer.held_back
     finally:
         stop.set()
         watcher.join()

@@ -13,14 +13,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from hotspare.catalog.decoding import point_of, run_of
+from hotspare.catalog.decoding import outcome_of, point_of, run_of
 from hotspare.catalog.opening import connect, explained, is_damage, make_folder, set_aside
-from hotspare.catalog.process import is_alive, own_process
+from hotspare.catalog.process import own_process
 from hotspare.catalog.reporting import ReportRows, report_rows
 from hotspare.catalog.rows import DayOutcome, Ended, PointRow, RunResult, RunRow
 from hotspare.policy.load import LoadSample
 from hotspare.policy.low_peak import WEEKS
-from hotspare.sqlite import transaction
+from hotspare.sqlite import stamp, transaction
 
 FILE_NAME = "catalog.sqlite"
 _RESULT = ", ".join(f"{field.name} = :{field.name}" for field in fields(RunResult))
@@ -127,7 +127,7 @@ class Catalog:
             cursor = self._connection.execute(
                 "INSERT INTO runs (kind, machine, platform, repository, process, started_at, policy)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (kind, machine, platform, repository, own_process(), _stamp(datetime.now(UTC)), policy),
+                (kind, machine, platform, repository, own_process(), stamp(datetime.now(UTC)), policy),
             )
         number = cursor.lastrowid
         assert number is not None  # noqa: S101 - an INSERT that did not raise has a row
@@ -138,7 +138,7 @@ class Catalog:
         with self._transaction():
             self._connection.execute(
                 f"UPDATE runs SET finished_at = :finished_at, {_RESULT} WHERE id = :id",  # noqa: S608
-                asdict(result) | {"finished_at": _stamp(datetime.now(UTC)), "id": number},
+                asdict(result) | {"finished_at": stamp(datetime.now(UTC)), "id": number},
             )
 
     def add_run(self, run: RunRow) -> None:
@@ -152,7 +152,7 @@ class Catalog:
                 " :repository, '', :started_at, :finished_at, :policy, :outcome, :error_code, :error, :point,"
                 " :bytes_read, :bytes_stored, :warnings, :seconds_reading, :seconds_processing,"
                 " :seconds_storing)",
-                asdict(run) | {"started_at": _stamp(run.started_at), "finished_at": _stamp(ended)},
+                asdict(run) | {"started_at": stamp(run.started_at), "finished_at": stamp(ended)},
             )
 
     def runs(
@@ -249,11 +249,11 @@ class Catalog:
             self._connection.execute(
                 "INSERT OR REPLACE INTO load_samples VALUES (:platform, :at, :cpu, :disk, :network, :latency,"
                 " :backing_up)",
-                asdict(sample) | {"platform": platform, "at": _stamp(sample.at)},
+                asdict(sample) | {"platform": platform, "at": stamp(sample.at)},
             )
             self._connection.execute(
                 "DELETE FROM load_samples WHERE platform = ? AND at < ?",
-                (platform, _stamp(sample.at - timedelta(weeks=WEEKS))),
+                (platform, stamp(sample.at - timedelta(weeks=WEEKS))),
             )
 
     def load(self, platform: str) -> list[LoadSample]:
@@ -290,15 +290,8 @@ class Catalog:
             GROUP BY day, outcome, CASE WHEN outcome IS NULL THEN process END
         """  # noqa: S608 - question marks alone
         with explained(self.path):
-            rows = self._connection.execute(query, (platform, *given, _stamp(since))).fetchall()
-        return [
-            DayOutcome(
-                date.fromisoformat(row["day"]),
-                row["outcome"] or ("running" if is_alive(row["process"]) else "lost"),
-                row["count"],
-            )
-            for row in rows
-        ]
+            rows = self._connection.execute(query, (platform, *given, stamp(since))).fetchall()
+        return [DayOutcome(date.fromisoformat(row["day"]), outcome_of(row), row["count"]) for row in rows]
 
     def stored_since(self, since: datetime) -> dict[str, int]:
         """Give how many bytes backups have stored in each repository since a time, by its URL."""
@@ -307,7 +300,7 @@ class Catalog:
             WHERE kind = 'backup' AND started_at >= ? GROUP BY repository
         """
         with explained(self.path):
-            rows = self._connection.execute(query, (_stamp(since),)).fetchall()
+            rows = self._connection.execute(query, (stamp(since),)).fetchall()
         return {row["repository"]: row["stored"] for row in rows}
 
     def report_rows(self, since: datetime, until: datetime, looked_back: timedelta) -> ReportRows:
@@ -347,8 +340,8 @@ class Catalog:
             " :finished_at, :consistency, :boot_at, :boot_passed, :boot_life, :size, :bytes_stored, :tags)",
             asdict(point)
             | {
-                "finished_at": _stamp(point.finished_at),
-                "boot_at": _stamp(point.boot_at) if point.boot_at else None,
+                "finished_at": stamp(point.finished_at),
+                "boot_at": stamp(point.boot_at) if point.boot_at else None,
                 "tags": None if point.tags is None else json.dumps(point.tags),
             },
         )
@@ -357,7 +350,3 @@ class Catalog:
     def _transaction(self) -> Iterator[None]:
         with explained(self.path), transaction(self._connection):
             yield
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -27,9 +27,14 @@ def point_of(row: sqlite3.Row) -> PointRow:
     )
 
 
-def run_of(row: sqlite3.Row) -> RunRow:
-    """Give a run as a row has it; one without an end goes on if its process does."""
+def outcome_of(row: sqlite3.Row) -> Outcome:
+    """Tell how a run ended; one without an end goes on if its process does."""
     outcome: Outcome = row["outcome"] or ("running" if is_alive(row["process"]) else "lost")
+    return outcome
+
+
+def run_of(row: sqlite3.Row) -> RunRow:
+    """Give a run as a row has it."""
     finished_at = row["finished_at"]
     return RunRow(
         id=row["id"],
@@ -39,7 +44,7 @@ def run_of(row: sqlite3.Row) -> RunRow:
         repository=row["repository"],
         started_at=datetime.fromisoformat(row["started_at"]),
         finished_at=datetime.fromisoformat(finished_at) if finished_at else None,
-        outcome=outcome,
+        outcome=outcome_of(row),
         error_code=row["error_code"],
         error=row["error"],
         point=row["point"],

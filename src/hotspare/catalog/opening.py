@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hotspare.catalog.schema import VERSION, migrate, version_of
+from hotspare.catalog.schema import MIGRATIONS, VERSION
 from hotspare.errors import HotspareError, NoSpace, PermissionRefused
-from hotspare.sqlite import kind_of, primary_code
+from hotspare.sqlite import kind_of, migrate, primary_code, transaction, version_of
 
 _BUSY_SECONDS = 10.0
 
@@ -51,7 +51,8 @@ def connect(path: Path) -> sqlite3.Connection:
         _refuse_newer(connection, path)
         _refuse_damaged(connection)
         _use_write_ahead_log(connection)
-        migrate(connection)
+        with transaction(connection):
+            migrate(connection, MIGRATIONS)
     except BaseException:
         connection.close()
         raise

@@ -6,13 +6,13 @@ without us, and a backup of ``/etc`` has them.
 """
 
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
+from hotspare.block.file import make_name_durable
 from hotspare.errors import ConfigError, HotspareError, NoSpace, PermissionRefused, PolicyNotFound
 from hotspare.policy.document import (
     read_limits,
@@ -25,6 +25,7 @@ from hotspare.policy.document import (
 from hotspare.policy.limits import Limits
 from hotspare.policy.policy import NAME, RESERVED, Policy
 from hotspare.policy.receiver import Receiver
+from hotspare.whole_file import replace_file
 
 _LIMITS = "limits"
 _NOTICES = "notices"
@@ -105,7 +106,7 @@ class PolicyFiles:
         self.text(name)
         with _explained(self.folder, "written"):
             self.path(name).unlink()
-            _make_durable(self.folder)
+            make_name_durable(self.path(name))
 
     def limits(self) -> Limits:
         """Read the limits; the usual ones when there is no file. Raises ``ConfigError``."""
@@ -145,19 +146,9 @@ class PolicyFiles:
 
     def _write(self, path: Path, text: str) -> None:
         """Put a new file in place of an old one, so that whoever reads finds one or the other, whole."""
-        new = path.with_name(f".{path.name}.{os.getpid()}.new")
         with _explained(self.folder, "written"):
             self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            try:
-                with new.open("w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                new.replace(path)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
-            _make_durable(self.folder)
+            replace_file(path, text.encode(), mode=0o666)
 
 
 @lru_cache(maxsize=4096)
@@ -168,14 +159,6 @@ def _understood(text: str, name: str, source: str) -> Policy:
 
 _understood_limits = lru_cache(maxsize=8)(read_limits)
 """Likewise: a server looks at them every second."""
-
-
-def _make_durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -5,11 +5,12 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from hotspare.catalog.process import is_alive
+from hotspare.catalog.decoding import outcome_of
 from hotspare.catalog.rows import Outcome
+from hotspare.sqlite import stamp
 
 _RUN_MAX = timedelta(days=7)
 """No backup takes longer: so its start can be looked for by an index when its end is wanted."""
@@ -95,11 +96,11 @@ def report_rows(
         until: its end, which is not in it.
         looked_back: how long before it a success still matters.
     """
-    span = (_stamp(since), _stamp(until))
+    span = (stamp(since), stamp(until))
     earliest = since - looked_back
     return ReportRows(
         runs=[_totals(row) for row in connection.execute(_RUNS, span)],
-        successes=_successes(connection, (_stamp(earliest - _RUN_MAX), span[1], _stamp(earliest), span[1])),
+        successes=_successes(connection, (stamp(earliest - _RUN_MAX), span[1], stamp(earliest), span[1])),
         known=[
             Known(platform, machine, policy, datetime.fromisoformat(started_at).timestamp())
             for platform, machine, policy, started_at in connection.execute(_KNOWN)
@@ -142,13 +143,12 @@ _TRIALS = """
 
 
 def _totals(row: sqlite3.Row) -> RunTotals:
-    outcome: Outcome = row["outcome"] or ("running" if is_alive(row["process"]) else "lost")
     return RunTotals(
         platform=row["platform"],
         machine=row["machine"],
         repository=row["repository"],
         policy=row["policy"],
-        outcome=outcome,
+        outcome=outcome_of(row),
         warned=bool(row["warned"]),
         count=row["count"],
         bytes_read=row["bytes_read"],
@@ -178,7 +178,3 @@ def _points(row: sqlite3.Row) -> PointTotals:
         newest_size=row["size"],
         tags=tuple(json.loads(row["tags"])) if row["tags"] else (),
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

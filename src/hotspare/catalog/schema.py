@@ -1,11 +1,4 @@
-"""The tables of the catalog, as steps from one version to the next.
-
-``PRAGMA user_version`` counts the steps that were taken. A step that was released is never changed.
-"""
-
-import sqlite3
-
-from hotspare.sqlite import transaction
+"""The tables of the catalog, as steps from one version to the next; see ``sqlite.migrate``."""
 
 MIGRATIONS = (
     """
@@ -75,18 +68,3 @@ MIGRATIONS = (
 )
 
 VERSION = len(MIGRATIONS)
-
-
-def version_of(connection: sqlite3.Connection) -> int:
-    """Tell how many steps a database has taken; 0 for an empty one."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to ``VERSION``, in one transaction; another process may try the same at once."""
-    with transaction(connection):
-        for step in MIGRATIONS[version_of(connection) :]:
-            for statement in step.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")

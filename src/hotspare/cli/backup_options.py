@@ -15,7 +15,7 @@ from hotspare.backup.options import BackupOptions
 from hotspare.backup.pacing import DEFAULT_FACTOR
 from hotspare.backup.select import MachineChoice
 from hotspare.cli.directed import known_as
-from hotspare.cli.options import Patterns
+from hotspare.cli.options import Repeatable, Switch
 from hotspare.cli.quantities import parse_bytes
 from hotspare.platforms.hooks.hook import parse_hook
 from hotspare.platforms.platform import Consistency, DiskChoice
@@ -35,11 +35,11 @@ class Selection:
     """URI of a platform, all of whose machines are meant: the same as --all --platform URI."""
     every: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False
     """All machines of the platform, as far as the next three let them in."""
-    include: Patterns = ()
+    include: Repeatable = ()
     """Machines whose name fits this pattern (as 'web*'); may be given again."""
-    exclude: Patterns = ()
+    exclude: Repeatable = ()
     """But none whose name fits this one; may be given again."""
-    tag: Patterns = ()
+    tag: Repeatable = ()
     """Machines with this tag (see "machine tag"); given again, those with one of the tags."""
     image: Path | None = None
     """A disk image that no machine uses (raw, qcow2, vmdk, vhd, vhdx, vdi), instead of machines."""
@@ -62,36 +62,36 @@ class Selection:
 class Manner:
     """How each machine is backed up."""
 
-    full: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    full: Switch = False
     """Read every disk in full. What the repository has is still not stored again."""
     consistency: Literal["crash", "filesystem", "application"] | None = None
     """How clean the copy is: as after a power cut, with file systems frozen for an instant, or with the
     applications inside quiesced by hooks as well. Without it: application where there are hooks, else
     filesystem. What was reached is told, and kept in the restore point."""
-    require_consistency: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    require_consistency: Switch = False
     """Fail where that level cannot be reached, instead of going on with less."""
-    hook: Patterns = ()
+    hook: Repeatable = ()
     """postgresql, mariadb, guest:NAME or host:NAME (in /etc/hotspare/hooks.d there), if need be with
     ,timeout=60s and ,on-failure=fail, warn or ignore; instead of those of "machine hook"."""
-    disk: Patterns = ()
+    disk: Repeatable = ()
     """Back up only disks whose name, serial or alias fits this pattern, even if excluded for good."""
-    exclude_disk: Patterns = ()
+    exclude_disk: Repeatable = ()
     """Leave such disks out of this run. A restored machine comes without them."""
     latency_factor: Annotated[float, Parameter(validator=Number(gt=1))] = DEFAULT_FACTOR
     """Read more slowly when the guest's disk I/O takes more than so many times its usual time."""
-    no_latency_control: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    no_latency_control: Switch = False
     """Read as fast as can be, whatever the guest feels of it."""
     read_limit: str | None = None
     """Read at most so much from each machine: 100MiB/s."""
     check_tracking: Annotated[float, Parameter(validator=Number(gte=0, lte=100), show_default=False)] = 0.0
     """Percentage of what the platform calls unchanged that is read and compared, chosen at random. What is
     found wrong is read in full at once, and the command fails."""
-    no_skip_unused: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    no_skip_unused: Switch = False
     """Store also what no file system in the machine needs: free blocks, swap space, page files."""
-    index_files: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    index_files: Switch = False
     """Keep an index of file names, sizes and times with the restore point, so that "files find" answers at
     once."""
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    dry_run: Switch = False
     """Only say what would be backed up."""
 
     def for_engine(self) -> BackupOptions:

@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from hotspare.catalog.policy_files import PolicyFiles
 from hotspare.cli import output
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
@@ -29,7 +29,6 @@ from hotspare.policy.shortening import what_shortens
 app = noun("config", "Keep all policies in one YAML document: export, compare, apply.")
 
 File = Annotated[Path, Parameter(allow_leading_hyphen=True)]
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 @app.command(
@@ -92,7 +91,7 @@ def apply(
     /,
     *,
     prune: Switch = False,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    yes: Yes = False,
     dry_run: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:

@@ -1,9 +1,15 @@
 """Asking before something is done that cannot simply be done again."""
 
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from hotspare.cli import output
 from hotspare.errors import HotspareError, UsageError
+
+Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)]
+"""The option of a command that asks, for those who agree already."""
 
 
 def confirm(question: str, otherwise: str, *, yes: bool) -> None:

@@ -15,7 +15,7 @@ from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN, Reading
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.session import Session
 from hotspare.documents.file import plain
@@ -31,7 +31,6 @@ from hotspare.restore.files.to_folder import FolderOptions, restore_to_folder
 from hotspare.restore.files.to_tar import restore_to_tar
 from hotspare.units import format_bytes
 
-_FLAG = Parameter(negative="", show_default=False)
 _WARNINGS_MAX = 50
 
 
@@ -41,13 +40,13 @@ def restore(
     *paths: str,
     to: str | None = None,
     tar: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    into_guest: Annotated[bool, _FLAG] = False,
+    into_guest: Switch = False,
     machine: str | None = None,
     platform: Annotated[str | None, Parameter(name="--platform")] = None,
-    full_paths: Annotated[bool, _FLAG] = False,
-    no_streams: Annotated[bool, _FLAG] = False,
-    overwrite: Annotated[bool, _FLAG] = False,
-    dry_run: Annotated[bool, _FLAG] = False,
+    full_paths: Switch = False,
+    no_streams: Switch = False,
+    overwrite: Switch = False,
+    dry_run: Switch = False,
     reading: Reading = AS_KNOWN,
     options: Options = DEFAULTS,
 ) -> None:

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN, Reading, shown_time
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.quantities import parse_bytes, parse_duration, parse_moment
 from hotspare.cli.session import Session
 from hotspare.documents.file import json_time, plain
@@ -20,7 +20,6 @@ from hotspare.restore.files.pattern import parse_pattern
 from hotspare.restore.files.versions import Version, versions_of
 from hotspare.units import format_bytes
 
-_FLAG = Parameter(negative="", show_default=False)
 _KINDS = {"f": "file", "d": "folder", "l": "link"}
 
 
@@ -33,8 +32,8 @@ def find(
     kind: Annotated[Literal["f", "d", "l"] | None, Parameter(name="--type")] = None,
     larger: str | None = None,
     newer: str | None = None,
-    ignore_case: Annotated[bool, _FLAG] = False,
-    no_index: Annotated[bool, _FLAG] = False,
+    ignore_case: Switch = False,
+    no_index: Switch = False,
     reading: Reading = AS_KNOWN,
     options: Options = DEFAULTS,
 ) -> None:
@@ -100,7 +99,7 @@ def versions(
     /,
     *,
     machine: str,
-    hash: Annotated[bool, _FLAG] = False,  # noqa: A002 - the name of the option
+    hash: Switch = False,  # noqa: A002 - the name of the option
     reading: Reading = AS_KNOWN,
     options: Options = DEFAULTS,
 ) -> None:

@@ -1,13 +1,10 @@
 """``hotspare key``: who can open the repository."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from hotspare.cli import output
 from hotspare.cli.help import OPENING, closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.passphrase import make_key_file, new_passphrase
 from hotspare.cli.recovery_kit import RecoveryKit, check_kit_path, write_kit
 from hotspare.cli.session import Session
@@ -73,7 +70,7 @@ def list_slots(*, options: Options = DEFAULTS) -> None:
 )
 def add(
     *,
-    passphrase: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    passphrase: Switch = False,
     key_file: Path | None = None,
     options: Options = DEFAULTS,
 ) -> None:

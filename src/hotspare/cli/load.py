@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from hotspare.catalog.catalog import Catalog
 from hotspare.cli import output
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options, Patterns
+from hotspare.cli.options import DEFAULTS, Options, Repeatable
 from hotspare.cli.policy_preview import print_low_peak
 from hotspare.cli.session import Session
 from hotspare.documents.host import load_fields
@@ -36,7 +36,7 @@ app = noun("load", "Sample how busy hosts are, and see when backups disturb leas
 )
 def sample(
     *,
-    platform: Patterns = (),
+    platform: Repeatable = (),
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = 30.0,
     options: Options = DEFAULTS,
 ) -> None:
@@ -84,7 +84,7 @@ def sample(
         PermissionRefused,
     )
 )
-def windows(*, platform: Patterns = (), time_zone: str = "UTC", options: Options = DEFAULTS) -> None:
+def windows(*, platform: Repeatable = (), time_zone: str = "UTC", options: Options = DEFAULTS) -> None:
     """Show the hours of the week in which a host has little to do, as samples say.
 
     They are written as a policy's windows are; a policy with "low_peak: use" keeps to them by itself.

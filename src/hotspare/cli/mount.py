@@ -2,15 +2,12 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN, INSIDE, Reading
 from hotspare.cli.help import OPENING, closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.session import Session
 from hotspare.errors import PlatformUnavailable, PointNotFound, TargetExists, UsageError
 from hotspare.repository.select import find_points
@@ -31,7 +28,7 @@ app.help_epilogue = closing(
 @app.default
 def mount(
     *points_and_folder: str,
-    everybody: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    everybody: Switch = False,
     reading: Reading = AS_KNOWN,
     options: Options = DEFAULTS,
 ) -> None:

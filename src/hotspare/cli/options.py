@@ -11,7 +11,9 @@ from hotspare.cli.directed import given
 OutputFormat = Literal["text", "json"]
 ProgressForm = Literal["auto", "jsonl", "none"]
 
-Patterns = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option without a value: on when it is given."""
+Repeatable = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
 """An option that is given once for each of its values."""
 
 _GROUP = Group.create_ordered("Options of every command")
@@ -30,11 +32,11 @@ class Options:
     """Form of the result: text for people, or one JSON document."""
     progress: ProgressForm = "auto"
     """Form of the progress on stderr: auto is bars on a terminal and nothing elsewhere."""
-    no_progress: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    no_progress: Switch = False
     """The same as --progress none."""
     server: str | None = None
     """Put the question to the server at this URL, with the token in HOTSPARE_TOKEN or HOTSPARE_TOKEN_FILE."""
-    debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    debug: Switch = False
     """Show the traceback of an error."""
 
     @property

@@ -1,12 +1,8 @@
 """``hotspare point definition``: the configuration of a machine, without its disks."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from hotspare.cli import output
 from hotspare.cli.documents import machine_fields
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.session import Session
 from hotspare.errors import UsageError
 from hotspare.platforms.registry import without_secrets
@@ -18,7 +14,7 @@ def definition(
     point: str,
     /,
     *,
-    secrets: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    secrets: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Print the configuration of the machine in a restore point, without its disks.

@@ -1,13 +1,11 @@
 """``hotspare point diff``: what changed between two restore points."""
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN, Reading
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.session import Session
 from hotspare.documents.file import entry_fields, plain
 from hotspare.guest.files.by_path import FilesByPath
@@ -15,7 +13,6 @@ from hotspare.repository.select import find_point
 from hotspare.restore.point_diff import Change, DiskDiff, TreeDiff, compare_disks
 from hotspare.units import format_bytes
 
-_FLAG = Parameter(negative="", show_default=False)
 _SIGNS = {"added": "+", "removed": "-", "changed": "M"}
 
 
@@ -25,8 +22,8 @@ def diff(
     path: str | None = None,
     /,
     *,
-    content: Annotated[bool, _FLAG] = False,
-    disks: Annotated[bool, _FLAG] = False,
+    content: Switch = False,
+    disks: Switch = False,
     reading: Reading = AS_KNOWN,
     options: Options = DEFAULTS,
 ) -> None:

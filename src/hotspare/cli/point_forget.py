@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from hotspare.cli import output
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.documents import point_fields
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.repo_lock import points_locked_until
 from hotspare.cli.session import Session
@@ -22,10 +20,10 @@ from hotspare.repository.select import find_points
 
 def forget(
     *points: str,
-    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    damaged: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    force: Switch = False,
+    yes: Yes = False,
+    dry_run: Switch = False,
+    damaged: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Remove restore points. Others are not affected: each is complete in itself.

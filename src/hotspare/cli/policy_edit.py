@@ -7,14 +7,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
 from hotspare.cli import output
-from hotspare.cli.confirmation import confirm
-from hotspare.cli.options import DEFAULTS, Options, Patterns
+from hotspare.cli.confirmation import Yes, confirm
+from hotspare.cli.options import DEFAULTS, Options, Repeatable, Switch
 from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.policy_checks import check_beyond
 from hotspare.cli.session import Session
@@ -26,7 +25,6 @@ from hotspare.policy.selection import Selection
 from hotspare.policy.shortening import what_shortens
 
 _WHAT = Group.create_ordered("What the policy says")
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 @Parameter(name="*", group=_WHAT)
@@ -36,23 +34,23 @@ class Definition:
 
     description: str = ""
     """In words, for people."""
-    platform: Patterns = ()
+    platform: Repeatable = ()
     """URI of a platform; may be given again. Without it, the one that is set for commands."""
-    include: Patterns = ()
+    include: Repeatable = ()
     """Machines whose name fits this pattern (as 'web*'); may be given again. Without it and --tag, all."""
-    exclude: Patterns = ()
+    exclude: Repeatable = ()
     """But none whose name fits this one; may be given again."""
-    tag: Patterns = ()
+    tag: Repeatable = ()
     """Machines with this tag; given again, those with one of the tags."""
-    when: Patterns = ()
+    when: Repeatable = ()
     """When it is due: 22:00, 'Mon..Fri 22:00', hourly, or as for cron '0 22 * * 1-5'; may be given again."""
     time_zone: str = "UTC"
     """Whose clock that means: Europe/Berlin."""
-    window: Patterns = ()
+    window: Repeatable = ()
     """When runs may begin: '22:00-06:00' or 'Sat,Sun 00:00-24:00'; may be given again."""
     rpo: str = ""
     """The oldest that the newest restore point may become: 26h."""
-    hook: Patterns = ()
+    hook: Repeatable = ()
     """As for "backup"; may be given again."""
     keep_last: NonNegativeInt = 0
     """Keep the newest so many restore points. Without any of these six, all are kept for ever."""
@@ -163,7 +161,7 @@ def remove(
     name: str,
     /,
     *,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    yes: Yes = False,
     dry_run: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:

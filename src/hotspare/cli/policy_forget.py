@@ -1,13 +1,9 @@
 """``hotspare policy forget``: have a policy's retention applied."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from hotspare.cli import output
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.policy_retention import print_judged
 from hotspare.cli.repo_lock import points_locked_until
 from hotspare.cli.session import Session
@@ -21,8 +17,8 @@ def forget(
     name: str,
     /,
     *,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    yes: Yes = False,
+    dry_run: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Remove the restore points that a policy's retention does not keep, of the machines it selects now.

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from hotspare.cli import output
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.policy_retention import print_judged
 from hotspare.cli.session import Session
 from hotspare.fleet.fleet import Chosen, Fleet, age
@@ -23,7 +23,7 @@ def preview(
     /,
     *,
     next_: Annotated[NonNegativeInt, Parameter(name="--next")] = 5,
-    no_retention: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    no_retention: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Show which machines a policy selects, when it is due, and what its retention would forget.

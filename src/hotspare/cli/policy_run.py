@@ -6,17 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
 from hotspare.cancellation import Cancellation, cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.backup_results import BackupResult, print_results, refuse_failures, results_document
 from hotspare.cli.backup_runs import Backups, WantedMachine
 from hotspare.cli.load import latency_ratio
-from hotspare.cli.options import DEFAULTS, Options, ProgressForm
+from hotspare.cli.options import DEFAULTS, Options, ProgressForm, Switch
 from hotspare.cli.policy_due import request_of, those_due, upload_share
 from hotspare.cli.policy_engine import backups_of
 from hotspare.cli.progress import shown_progress
@@ -29,8 +27,6 @@ from hotspare.policy.limits import Limits
 from hotspare.policy.openings import ALWAYS
 from hotspare.policy.policy import Policy
 from hotspare.units import format_rate
-
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def run(

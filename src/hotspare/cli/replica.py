@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output, replica_failover, replica_group, replica_plain
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.replica_documents import peer_fields, point_fields, status_fields, status_rows
 from hotspare.cli.replica_options import DEFAULT_MANNER, Manner
 from hotspare.cli.replica_state import State, agent_of, state_folder
@@ -20,6 +20,7 @@ from hotspare.replication.agent import Agent
 from hotspare.replication.link.wire import NOTHING
 from hotspare.replication.model import (
     DEFAULT_PORT,
+    NamedProtection,
     Protection,
     Status,
 )
@@ -233,7 +234,7 @@ def stop(machine: str, /, *, state: State = None, options: Options = DEFAULTS) -
         options: See below.
     """
     with agent_of(state, options) as asked:
-        stopped = asked.call(protections.STOP, protections.Named(protection=machine))
+        stopped = asked.call(protections.STOP, NamedProtection(protection=machine))
     _say(stopped, "stopped", f"{stopped.machine} is not replicated any more; its replica stays.", options)
 
 
@@ -247,7 +248,7 @@ def start(machine: str, /, *, state: State = None, options: Options = DEFAULTS) 
         options: See below.
     """
     with agent_of(state, options) as asked:
-        started = asked.call(protections.START, protections.Named(protection=machine))
+        started = asked.call(protections.START, NamedProtection(protection=machine))
     _say(started, "started", f"{started.machine} is replicated again.", options)
 
 
@@ -258,8 +259,8 @@ def remove(
     machine: str,
     /,
     *,
-    only_here: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    yes: Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False)] = False,
+    only_here: Switch = False,
+    yes: Yes = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -302,7 +303,7 @@ def points(machine: str, /, *, state: State = None, options: Options = DEFAULTS)
         options: See below.
     """
     with agent_of(state, options) as asked:
-        found = asked.call(service.POINTS, service.Named(protection=machine)).points
+        found = asked.call(service.POINTS, NamedProtection(protection=machine)).points
     if options.output == "json":
         document = output.document("replica-points", points=[point_fields(one) for one in found])
         output.print_document(document)

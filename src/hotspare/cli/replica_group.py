@@ -1,14 +1,14 @@
 """The commands of ``hotspare replica group``: several machines as one."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from hotspare.cli import output
-from hotspare.cli.confirmation import confirm
+from hotspare.cli.confirmation import Yes, confirm
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Repeatable, Switch
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.replica_documents import group_fields, group_point_fields, group_rows
 from hotspare.cli.replica_state import State, agent_of
@@ -27,8 +27,6 @@ from hotspare.replication.link.wire import NOTHING
 from hotspare.units import format_duration
 
 _LONG_SECONDS = 24 * 3600.0
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-_Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
 
 
 def add_commands(app: App) -> None:
@@ -80,9 +78,9 @@ def set_group(
     keep: str | None = None,
     pause_limit: str | None = None,
     order: str = "",
-    wait: _Many = (),
-    wait_timeout: _Many = (),
-    delay: _Many = (),
+    wait: Repeatable = (),
+    wait_timeout: Repeatable = (),
+    delay: Repeatable = (),
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -172,7 +170,7 @@ def points(group: str, /, *, state: State = None, options: Options = DEFAULTS) -
         options: See below.
     """
     with agent_of(state, options) as agent:
-        found = agent.call(service.POINTS, service.Named(group=group)).points
+        found = agent.call(service.POINTS, service.NamedGroup(group=group)).points
     if options.output == "json":
         document = output.document("group-points", points=[group_point_fields(one) for one in found])
         output.print_document(document)
@@ -188,13 +186,13 @@ def failover(
     group: str,
     /,
     *,
-    planned: _Flag = False,
+    planned: Switch = False,
     point: str = "",
     order: str = "",
-    force: _Flag = False,
-    dry_run: _Flag = False,
+    force: Switch = False,
+    dry_run: Switch = False,
     timeout: str = "2m",
-    yes: _Flag = False,
+    yes: Yes = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -241,9 +239,9 @@ def failback(
     /,
     *,
     order: str = "",
-    dry_run: _Flag = False,
+    dry_run: Switch = False,
     timeout: str = "2m",
-    yes: _Flag = False,
+    yes: Yes = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -278,7 +276,7 @@ def rehearse(
     *,
     point: str = "",
     order: str = "",
-    check: _Many = (),
+    check: Repeatable = (),
     check_timeout: str = "60s",
     state: State = None,
     options: Options = DEFAULTS,
@@ -337,7 +335,7 @@ def reprotect(group: str, /, *, state: State = None, options: Options = DEFAULTS
         options: See below.
     """
     with agent_of(state, options) as agent:
-        turned = agent.call(moving.REPROTECT_GROUP, service.Named(group=group), timeout=_LONG_SECONDS)
+        turned = agent.call(moving.REPROTECT_GROUP, service.NamedGroup(group=group), timeout=_LONG_SECONDS)
     _tell_turned(group, turned, options)
 
 

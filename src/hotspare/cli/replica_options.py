@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from hotspare.cli.options import Repeatable, Switch
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.replication.lease.terms import Terms
 from hotspare.replication.model import DEFAULT_RETENTION, FailoverPolicy, Membership, Mode, Protection
@@ -26,13 +26,13 @@ class Manner:
     """Time between two points for which file systems are frozen and hooks run; else never."""
     keep: str = DEFAULT_RETENTION
     """Which points stay."""
-    disk: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)] = ()
+    disk: Repeatable = ()
     """Just these disks; may be given again."""
     bandwidth: str | None = None
     """Most bytes per second, 50MiB/s. Sync: of the first copy and of catching up. Interval: always."""
     stall_limit: str = "5s"
     """How long writes of the guest wait for a standby that is silent. Then it goes on alone."""
-    durable: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    durable: Switch = False
     """Sync: a write counts as done only when it is on the standby's disk, not just in its memory."""
     folder: Path | None = None
     """Where the standby keeps the replica."""

@@ -1,14 +1,13 @@
 """The commands of ``hotspare replica`` for bare files and devices, and to get disks out of points."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.help import closing
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.replica_state import State, agent_of, state_folder
@@ -27,8 +26,6 @@ from hotspare.replication.plain.extract import extract_disk
 from hotspare.replication.plain.service import CREATE, CreatePlain
 from hotspare.replication.plain.source import PlainSource
 from hotspare.units import format_bytes
-
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def add_commands(app: App) -> None:
@@ -73,7 +70,7 @@ def file(
     keep: str = DEFAULT_RETENTION,
     freeze: str = "",
     thaw: str = "",
-    accept_torn: _Flag = False,
+    accept_torn: Switch = False,
     folder: Path | None = None,
     state: State = None,
     options: Options = DEFAULTS,
@@ -119,7 +116,7 @@ def extract(
     to: Path,
     point: str = "",
     disk: str | None = None,
-    overwrite: _Flag = False,
+    overwrite: Switch = False,
     folder: Path | None = None,
     state: State = None,
     options: Options = DEFAULTS,

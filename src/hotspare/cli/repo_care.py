@@ -1,15 +1,13 @@
 """``hotspare repo check``, ``repair`` and ``copy``: keeping what is stored whole, and in two places."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Repeatable, Switch
 from hotspare.cli.problems import problem_fields, refuse_problems
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_moment
@@ -26,9 +24,6 @@ from hotspare.repository.repository import Repository
 from hotspare.repository.scrub import ScrubReport, scrub_store
 from hotspare.repository.select import find_point
 from hotspare.units import format_bytes
-
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
-Many = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def check(*, packs: Switch = False, no_key: Switch = False, options: Options = DEFAULTS) -> None:
@@ -121,10 +116,10 @@ def repair(*, dry_run: Switch = False, options: Options = DEFAULTS) -> None:
 def copy(
     *,
     to: str,
-    machine: Many = None,
-    tag: Many = None,
+    machine: Repeatable = (),
+    tag: Repeatable = (),
     since: str | None = None,
-    point: Many = None,
+    point: Repeatable = (),
     dry_run: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
@@ -153,7 +148,7 @@ def copy(
             chosen = _named(source, point)
         else:
             readable = source.points(lambda _name, error: output.warn(str(error)))
-            chosen = select_points(readable, machine or [], moment, tag or [])
+            chosen = select_points(readable, machine, moment, tag)
         target = session.repository_at(to, "TO")
         if dry_run:
             there = {each.id for each in target.points(lambda _name, _error: None)}
@@ -179,7 +174,7 @@ def _copy(session: Session, source: Repository, target: Repository, chosen: list
         return copy_points(source, target, chosen, run.watching(listener), cancellation)
 
 
-def _named(source: Repository, references: list[str]) -> list[RestorePoint]:
+def _named(source: Repository, references: Sequence[str]) -> list[RestorePoint]:
     found = [find_point(source, reference) for reference in references]
     return list({point.id: point for point in found}.values())
 

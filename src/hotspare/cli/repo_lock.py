@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.problems import problem_fields, refuse_problems
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.session import Session
@@ -19,8 +17,6 @@ from hotspare.repository.object_lock.inspect import needed_names
 from hotspare.repository.object_lock.recover import RecoverReport, recover_repository
 from hotspare.repository.point import RestorePoint, point_name
 from hotspare.repository.repository import Repository
-
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def extend_locks(*, dry_run: Switch = False, options: Options = DEFAULTS) -> None:

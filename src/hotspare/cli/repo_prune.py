@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.outside_approval import outside_approval
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.session import Session
@@ -23,7 +23,7 @@ Percent = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=100)
 
 def prune_repository(
     *,
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    dry_run: Switch = False,
     keep_waste: Percent = DEFAULT_KEEP_WASTE,
     options: Options = DEFAULTS,
 ) -> None:

@@ -2,21 +2,16 @@
 
 import os
 import sys
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.errors import UsageError
 from hotspare.repository.append_only import APPEND_ONLY
 from hotspare.storage.served.access import FULL, READ_ONLY
 from hotspare.storage.served.server import resolved, serve_folder
 
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-
 
 def serve(
-    folder: str, /, *, append_only: _Flag = False, read_only: _Flag = False, options: Options = DEFAULTS
+    folder: str, /, *, append_only: Switch = False, read_only: Switch = False, options: Options = DEFAULTS
 ) -> None:
     """Serve a repository's folder to one client, over standard input and output.
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from hotspare.cli import output
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.quantities import parse_moment
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, HotspareError, PermissionRefused, UsageError
@@ -34,7 +34,7 @@ def report(
     since: Annotated[str | None, Parameter(name="--from")] = None,
     until: Annotated[str | None, Parameter(name="--to")] = None,
     by: By | None = None,
-    csv: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    csv: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Sum up a period from this host's history: of each machine, policy and tag, and of all.

@@ -5,9 +5,7 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from hotspare.access.database import AccessDatabase
 from hotspare.catalog.catalog import FILE_NAME as CATALOG
@@ -16,7 +14,7 @@ from hotspare.catalog.opening import make_folder
 from hotspare.catalog.rows import RunRow
 from hotspare.cli import output
 from hotspare.cli.history import point_row
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.self import chosen, print_not_kept, self_backups
 from hotspare.cli.self_sources import places_of, put_orders_back
 from hotspare.cli.session import Session
@@ -36,7 +34,6 @@ from hotspare.self_backup.rebuild import (
 from hotspare.self_backup.rebuild import rebuild as rebuild_files
 from hotspare.settings import Settings
 
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 _WORDS = {
     "write": ("would come back", "came back"),
     "there": ("is there already", "was there already"),

@@ -13,7 +13,7 @@ from hotspare.cli import output
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.logs import set_up_logs
 from hotspare.cli.notice_sending import Sender
-from hotspare.cli.options import DEFAULTS, Options, Patterns
+from hotspare.cli.options import DEFAULTS, Options, Repeatable, Switch
 from hotspare.cli.service import notify
 from hotspare.cli.session import Session
 from hotspare.errors import ConfigError, PermissionRefused, ServerUnavailable
@@ -33,7 +33,7 @@ def server(
     *,
     slots: NonNegativeInt | None = None,
     listen: Annotated[str | None, Parameter(show_default=False)] = None,
-    no_tls: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    no_tls: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Back up what is due by all policies, when it is due, and answer over HTTP, until stopped.
@@ -76,7 +76,7 @@ def server(
 )
 def mover(
     *,
-    host: Annotated[Patterns, Parameter(show_default=False)] = (),
+    host: Repeatable = (),
     slots: PositiveInt | None = None,
     options: Options = DEFAULTS,
 ) -> None:

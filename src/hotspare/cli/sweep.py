@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from hotspare.cli import output
 from hotspare.cli.help import closing, noun
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.session import Session
 from hotspare.errors import HotspareError, PermissionRefused, PlatformUnavailable
 from hotspare.platforms.platform import Remnant, SweepRequest
@@ -20,7 +20,7 @@ app = noun("sweep", "Remove what backups that were killed left on a platform.")
 def sweep(
     *,
     platform: Annotated[str | None, Parameter(name="--platform")] = None,
-    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    dry_run: Switch = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Remove what backups that were killed left on all machines of a platform.

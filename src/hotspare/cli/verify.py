@@ -8,7 +8,7 @@ from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.problems import problem_fields, refuse_problems
 from hotspare.cli.progress import shown_progress
 from hotspare.cli.quantities import parse_bytes, parse_duration
@@ -47,11 +47,11 @@ _SEE = 'See "hotspare verify --help"'
 def verify(
     *points: str,
     all_: Annotated[bool, Parameter(name="--all", negative="", show_default=False)] = False,
-    newest: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    newest: Switch = False,
     max_bytes: str | None = None,
     for_: Annotated[str | None, Parameter(name="--for")] = None,
     rate_limit: str | None = None,
-    boot: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    boot: Switch = False,
     booting: BootOptions = BOOT_AS_USUAL,
     scanning: ScanOptions = NO_SCAN,
     options: Options = DEFAULTS,

@@ -12,6 +12,7 @@ from hotspare import events
 from hotspare.cancellation import Cancellation
 from hotspare.cli import output
 from hotspare.cli.history import History
+from hotspare.cli.options import Repeatable, Switch
 from hotspare.cli.quantities import parse_bytes, parse_duration
 from hotspare.cli.session import Session
 from hotspare.cli.telling import tell_trial
@@ -37,8 +38,6 @@ from hotspare.restore.machine import machine_of
 from hotspare.units import MIB, format_duration
 
 _GROUP = Group("Starting a machine (--boot)", sort_key=-2)
-_FLAG = Parameter(negative="", show_default=False)
-_LIST = Parameter(negative="", consume_multiple=False)
 _MEMORY_MIN = 16 * MIB
 _QUIET = frozenset({"crash", "offline"})
 
@@ -48,14 +47,14 @@ _QUIET = frozenset({"crash", "offline"})
 class BootOptions:
     """How a machine is started for a trial."""
 
-    check: Annotated[list[str] | None, _LIST] = None
+    check: Repeatable = ()
     """What is looked at beside those noted on the machine ("machine check"): agent, heartbeat, tcp:PORT,
     postgresql, mariadb, guest:NAME or host:NAME, with ,timeout=2m if need be; may be given again."""
     boot_timeout: str | None = None
     """How long a machine may take to come to life, like 10m; else 5m."""
     memory: str | None = None
     """Give no machine more memory than this, like 2GiB."""
-    together: Annotated[bool, _FLAG] = False
+    together: Switch = False
     """Start all POINTS in one network, in their order: an application with its database, say."""
     screenshots: Path | None = None
     """A folder for pictures of the consoles, as POINT.png; the repository has them anyway."""
@@ -73,7 +72,7 @@ class BootCommand:
         self._session = session
         self._repository = repository
         self._options = options
-        self._checks = tuple(parse_check(text) for text in options.check or ())
+        self._checks = tuple(parse_check(text) for text in options.check)
         self._boot_seconds = (
             parse_duration(options.boot_timeout) if options.boot_timeout else DEFAULT_BOOT_SECONDS
         )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Group, Parameter
 
@@ -13,6 +12,7 @@ from hotspare.cancellation import Cancellation
 from hotspare.cli import output
 from hotspare.cli.files_options import AS_KNOWN
 from hotspare.cli.history import History
+from hotspare.cli.options import Switch
 from hotspare.cli.session import Session
 from hotspare.cli.tested import print_scan
 from hotspare.documents.tested import scan_fields
@@ -23,7 +23,6 @@ from hotspare.repository.tested import ScanRecord, put_scan, read_scan
 from hotspare.restore.scan import Scanner, last_clean, scan_point
 
 _GROUP = Group("Looking for malware (--scan, --yara)", sort_key=-1)
-_FLAG = Parameter(negative="", show_default=False)
 
 
 @Parameter(name="*", group=_GROUP)
@@ -36,7 +35,7 @@ class ScanOptions:
     it has found something. Only what changed since the machine's last clean restore point is scanned."""
     yara: Path | None = None
     """A file of YARA rules, for the program yara."""
-    scan_all: Annotated[bool, _FLAG] = False
+    scan_all: Switch = False
     """Scan all files, as after an update of the scanner's knowledge."""
 
     def scanner(self) -> Scanner | None:

@@ -13,7 +13,7 @@ from hotspare.cli import output
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.logs import set_up_logs
 from hotspare.cli.notice_sending import send_due
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Switch
 from hotspare.cli.output import warn
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.service import notify
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 @app.default
 def watchdog(
     *,
-    once: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    once: Switch = False,
     every: str = "5m",
     space: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=100))] = 10.0,
     options: Options = DEFAULTS,

@@ -20,7 +20,7 @@ from hotspare.catalog.opening import is_damage, make_folder, set_aside
 from hotspare.errors import HotspareError
 from hotspare.policy.occurrence import Kind, Occurrence
 from hotspare.policy.receiver import Receiver
-from hotspare.sqlite import kind_of, transaction
+from hotspare.sqlite import kind_of, migrate, transaction, version_of
 
 FILE_NAME = "notices.sqlite"
 NoticeState = Literal["waiting", "sent", "given-up"]
@@ -34,7 +34,8 @@ _CLAIMED_SECONDS = 300
 _LOG_SECONDS = 90 * 86_400
 _LOG_MAX = 10_000
 _BUSY_SECONDS = 5.0
-_SCHEMA = """
+_MIGRATIONS = (
+    """
     CREATE TABLE problems (
         kind TEXT NOT NULL,
         subject TEXT NOT NULL,
@@ -56,9 +57,9 @@ _SCHEMA = """
         error TEXT
     ) STRICT;
     CREATE INDEX notices_by_state ON notices (state, receiver);
-    CREATE TABLE first_seen (machine TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID
-"""
-_VERSION = 1
+    CREATE TABLE first_seen (machine TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+    """,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,14 +288,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     connection.row_factory = sqlite3.Row
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        _refuse_newer(version, path)
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.execute("COMMIT")
+        with transaction(connection):
+            _refuse_newer(version_of(connection), path)
+            migrate(connection, _MIGRATIONS)
     except BaseException:
         connection.close()
         raise
@@ -302,9 +298,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_newer(version: int, path: Path) -> None:
-    if version > _VERSION:
+    if version > len(_MIGRATIONS):
         raise HotspareError(
-            f"{path} is of version {version}; this Hotspare knows versions up to {_VERSION}",
+            f"{path} is of version {version}; this Hotspare knows versions up to {len(_MIGRATIONS)}",
             meaning="Nobody is told anything; backups are not affected",
             hint="Use the newer Hotspare",
         )

@@ -154,6 +154,12 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """The user has stopped it."""
 
 
+class NamedProtection(msgspec.Struct, frozen=True, kw_only=True):
+    """Names one, by machine or id."""
+
+    protection: str
+
+
 class Tenure(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """Who may run a machine, counted up each time that changes."""
 

@@ -11,7 +11,7 @@ from hotspare.platforms.registry import open_platform
 from hotspare.replication.groups.order import joined, members_of
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, NOTHING, Nothing, Verb
-from hotspare.replication.model import Phase, Protection, Status
+from hotspare.replication.model import NamedProtection, Phase, Protection, Status
 from hotspare.replication.source.qemu_folder import remove_qemu_folder
 from hotspare.replication.source.standby_link import StandbyLink
 from hotspare.thinning import parse_thinning
@@ -25,12 +25,6 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
 
     protection: Protection
     """Without id, source and the machine's id; the standby and the witness may be given by name."""
-
-
-class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """Names a protection, by machine or id."""
-
-    protection: str
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +44,8 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True):
 CREATE = Verb("protection.create", Create, Protection, LOCAL)
 CHANGE = Verb("protection.change", Change, Nothing, LOCAL)
 STATUS = Verb("protection.status", Nothing, list[Status], LOCAL)
-STOP = Verb("protection.stop", Named, Protection, LOCAL)
-START = Verb("protection.start", Named, Protection, LOCAL)
+STOP = Verb("protection.stop", NamedProtection, Protection, LOCAL)
+START = Verb("protection.start", NamedProtection, Protection, LOCAL)
 REMOVE = Verb("protection.remove", Remove, Protection, LOCAL)
 
 
@@ -150,12 +144,12 @@ class _Service:
             tenure=replica.state.tenure,
         )
 
-    def stop(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
+    def stop(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> Protection:
         protection = self._mine(asked.protection)
         self._agent.stop_protecting(protection)
         return self._agent.protection(protection.id)
 
-    def start(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
+    def start(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> Protection:
         protection = self._mine(asked.protection)
         started: Protection = msgspec.structs.replace(protection, stopped=False)
         self._agent.keep(started)

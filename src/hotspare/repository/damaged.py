@@ -1,6 +1,6 @@
 """What was found damaged and could not be made good: chunks that nobody may count on any more.
 
-    magic (8) | epoch (4) | seed (32) | sealed msgpack: {digest of a pack: 16-byte id prefixes, concatenated}
+    a sealed record (``record.py``): {digest of a pack: 16-byte id prefixes, concatenated}
 
 The objects ``damaged/<16 hex>`` together are taken out of the index as it is loaded. So such a chunk is
 unknown: the next backup that meets its content stores it again, which heals every restore point that
@@ -8,25 +8,21 @@ needs it, and a copy of the chunk in another pack is what readers get.
 """
 
 import secrets
-import struct
+import sys
 from collections.abc import Mapping
 
-import msgspec
 import numpy as np
-from cryptography.exceptions import InvalidTag
 
 from hotspare.errors import ObjectNotFound, RepositoryDamaged
-from hotspare.repository.decode import decode_msgpack
 from hotspare.repository.format import DAMAGED
 from hotspare.repository.index.table import Table
-from hotspare.repository.keys import SEED_SIZE, Keyring
-from hotspare.repository.pack import nonce_at
+from hotspare.repository.keys import Keyring
+from hotspare.repository.record import RecordForm, open_record, seal_record
 from hotspare.storage.backend import Backend
 
-MAGIC = b"HSDAMG\x00\x01"
-HEAD = struct.Struct(">8sI32s")
+FORM = RecordForm(b"HSDAMG\x00\x01", b"damaged", size_max=sys.maxsize)
+"""As long as it has to be: what it lists must not be counted on again."""
 PREFIX = 16
-_PURPOSE = b"damaged"
 
 DamagedChunks = Mapping[bytes, frozenset[bytes]]
 """By the digest of a pack, the first 16 bytes of the ids of its chunks that are not to be counted on."""
@@ -56,32 +52,18 @@ def store_damaged(backend: Backend, keyring: Keyring, damaged: DamagedChunks) ->
 
 def seal_damaged(keyring: Keyring, name: str, damaged: DamagedChunks) -> bytes:
     """Give the bytes of a record."""
-    seed = secrets.token_bytes(SEED_SIZE)
-    plain = msgspec.msgpack.encode(
-        {digest: b"".join(sorted(prefixes)) for digest, prefixes in sorted(damaged.items())}
-    )
-    cipher = keyring.sealer(keyring.epoch, seed, _PURPOSE)
-    head = HEAD.pack(MAGIC, keyring.epoch, seed)
-    return head + cipher.encrypt(nonce_at(HEAD.size), plain, _context(keyring, name))
+    listed = {digest: b"".join(sorted(prefixes)) for digest, prefixes in sorted(damaged.items())}
+    return seal_record(keyring, name, listed, FORM)
 
 
 def open_damaged(keyring: Keyring, name: str, data: bytes) -> dict[bytes, frozenset[bytes]]:
     """Read a record. Raises ``RepositoryDamaged``."""
-    refusal = RepositoryDamaged(
+    damage = RepositoryDamaged(
         f"The record of damage {name} is not what was written",
         meaning="What it lists may be counted on again until the next repair",
         hint="Run 'hotspare repo repair'",
     )
-    if len(data) < HEAD.size or data[:8] != MAGIC:
-        raise refusal
-    _, epoch, seed = HEAD.unpack_from(data)
-    try:
-        plain = keyring.sealer(epoch, seed, _PURPOSE).decrypt(
-            nonce_at(HEAD.size), data[HEAD.size :], _context(keyring, name)
-        )
-        listed = decode_msgpack(plain, dict[bytes, bytes])
-    except (InvalidTag, msgspec.DecodeError) as error:
-        raise refusal from error
+    listed = open_record(keyring, name, data, dict[bytes, bytes], FORM, damage)
     return {
         digest: frozenset(prefixes[at : at + PREFIX] for at in range(0, len(prefixes), PREFIX))
         for digest, prefixes in listed.items()
@@ -104,7 +86,3 @@ def rows_in(table: Table, digest: bytes) -> Table:
     """Give a table of the rows that point into one pack."""
     numbers = [number for number, pack in enumerate(table.packs) if pack.digest == digest]
     return table.only(np.flatnonzero(np.isin(table.pack, numbers)))
-
-
-def _context(keyring: Keyring, name: str) -> bytes:
-    return keyring.repository_id + name.encode()

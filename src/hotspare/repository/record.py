@@ -1,4 +1,4 @@
-"""Sealed records: restore points, sessions, and what collectors of garbage leave for each other.
+"""Sealed records: points, sessions, damage that was found, and what collectors leave for each other.
 
     magic (8) | epoch (4) | seed (32) | sealed msgpack
 
@@ -29,6 +29,8 @@ class RecordForm(NamedTuple):
     magic: bytes
     purpose: bytes
     """Part of what the record's key is derived from."""
+    size_max: int = RECORD_SIZE_MAX
+    """Bytes; a longer one is not looked at."""
 
 
 NOTE = RecordForm(b"HSRECO\x00\x01", b"record")
@@ -59,7 +61,7 @@ def open_record(
         meaning="No garbage is collected while it is so; restore points are not affected",
         hint="Restore the object from a copy of the repository",
     )
-    if not HEAD.size < len(data) <= RECORD_SIZE_MAX or data[:8] != form.magic:
+    if not HEAD.size < len(data) <= form.size_max or data[:8] != form.magic:
         raise damage
     _, epoch, seed = HEAD.unpack_from(data)
     try:

@@ -29,6 +29,7 @@ from hotspare.repository.point import RestorePoint
 from hotspare.repository.repository import Repository
 from hotspare.self_backup.manifest import KeptFile, Manifest, Place, Places, manifest_of
 from hotspare.units import MIB
+from hotspare.whole_file import replace_file
 
 _STAGING = ".self-rebuild"
 _JOURNAL = "journal.json"
@@ -262,15 +263,9 @@ def _read_journal(places: Places) -> dict[str, str]:
 def _note_ours(places: Places, todo: Sequence[Step]) -> None:
     ours = _read_journal(places) | {str(step.path): _digest(_staged(step.path)) for step in todo}
     journal = places.state / _STAGING / _JOURNAL
-    new = journal.with_suffix(".new")
     with _explained(journal):
         journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(ours))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(journal)
-        make_name_durable(journal)
+        replace_file(journal, msgspec.json.encode(ours))
 
 
 def _put_in_place(step: Step) -> list[Path]:

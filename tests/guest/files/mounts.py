@@ -71,11 +71,11 @@ def mounted_exfat(image: Path) -> Iterator[Path]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if true():
-            return
+    deadline = time.monotonic() + 90
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError
         time.sleep(0.05)
-    raise TimeoutError
 
 
 def _locked(descriptor: int) -> bool:

@@ -117,6 +117,7 @@ def test_the_archive_is_what_cpio_takes(tmp_path: Path) -> None:
     archive.file("/usr/bin/program", b"odd", executable=True)
     archive.file("/etc/empty", b"")
     archive.folder("/etc")
+    archive.link("/bin/sh", "../usr/bin/program")
     subprocess.run(
         ["cpio", "--extract", "--quiet"],
         input=archive.to_bytes(),
@@ -127,6 +128,7 @@ def test_the_archive_is_what_cpio_takes(tmp_path: Path) -> None:
     assert (tmp_path / "usr/bin/program").read_bytes() == b"odd"
     assert (tmp_path / "usr/bin/program").stat().st_mode == stat.S_IFREG | 0o755
     assert (tmp_path / "etc/empty").stat().st_size == 0
+    assert (tmp_path / "bin/sh").readlink() == Path("../usr/bin/program")
     if os.geteuid() == 0:
         assert (tmp_path / "dev/console").stat().st_rdev == os.makedev(5, 1)
 

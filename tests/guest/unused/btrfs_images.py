@@ -6,18 +6,23 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
 
-from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.btrfs.map import btrfs_unused
-from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import unused_in, why_kept_in
 from tests.guest.unused.ext_images import peek, poke, populate
 from tests.guest.unused.garbage import run
 from tests.guest.unused.live import mounted
+
+find = partial(unused_in, btrfs_unused)
+"""Reads the map of an image."""
+reason = partial(why_kept_in, btrfs_unused)
+"""Tells why all of an image is kept; empty when it is not."""
 
 SIZE = 320 * MIB + 5 * KIB
 VARIANTS: Mapping[str, str] = {
@@ -67,21 +72,6 @@ def fill_up(root: Path) -> None:
         (root / "packed" / f"{number}").unlink()
         (root / "plain" / f"{number}").unlink()
     run(["btrfs", "subvolume", "delete", "--commit-after", str(root / "gone")])
-
-
-def find(image: Path, quiet: Quiet = Quiet.OFFLINE) -> UnusedBlocks:
-    """Read the map of an image."""
-    with RawFile.open(image) as volume:
-        return btrfs_unused(volume, quiet)
-
-
-def reason(image: Path, quiet: Quiet = Quiet.OFFLINE) -> str:
-    """Give why all of an image is kept; empty when it is not."""
-    try:
-        find(image, quiet)
-    except KeepAll as kept:
-        return kept.reason
-    return ""
 
 
 @contextmanager

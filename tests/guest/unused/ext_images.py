@@ -8,15 +8,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.ext.map import ext_unused
-from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import unused_in, why_kept_in
 from tests.guest.unused.garbage import FileFacts, facts_below, mounted, run
+
+find = partial(unused_in, ext_unused)
+"""Reads the map of an image."""
+reason = partial(why_kept_in, ext_unused)
+"""Tells why all of an image is kept; empty when it is not."""
 
 ODD = 5 * KIB
 """Added to the size of images, so that their ends are no round numbers."""
@@ -149,21 +154,6 @@ def _special(root: Path) -> None:
             os.setxattr(plain, name, value)
         except OSError:  # a revision without them, or the folder that mke2fs reads
             continue
-
-
-def find(image: Path, quiet: Quiet = Quiet.OFFLINE) -> UnusedBlocks:
-    """Read the map of an image."""
-    with RawFile.open(image) as volume:
-        return ext_unused(volume, quiet)
-
-
-def reason(image: Path, quiet: Quiet = Quiet.OFFLINE) -> str:
-    """Give why all of an image is kept; empty when it is not."""
-    try:
-        find(image, quiet)
-    except KeepAll as kept:
-        return kept.reason
-    return ""
 
 
 def free_by_dumpe2fs(image: Path) -> tuple[Ranges, int]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
 from hotspare.guest.unused.unused import UnusedBlocks
 from hotspare.units import MIB
@@ -137,6 +138,19 @@ def fill(image: Path, ranges: Ranges, *, seed: int = 1) -> None:
                 for at in range(first, last, _PIECE):
                     piece = garbage[: min(_PIECE, last - at)]
                     assert os.pwrite(file.fileno(), piece, at) == len(piece)
+
+
+def stale_bytes(image: Path, unused: UnusedBlocks) -> int:
+    """Count what is not zero in free space."""
+    found = 0
+    with RawFile.open(image) as volume:
+        for extent in volume.extents(0, unused.size):
+            for start, end in unused.free.within(extent.offset, extent.end):
+                if extent.kind.value == "data":
+                    octets = np.empty(end - start, dtype=np.uint8)
+                    volume.read_into(start, octets.data)
+                    found += int(np.count_nonzero(octets))
+    return found
 
 
 def prove_unused(

@@ -6,6 +6,7 @@ import re
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hotspare.guest.unused.btrfs.chunks import ChunkMap, parse_chunk, parse_syst
 from hotspare.guest.unused.btrfs.map import btrfs_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.units import GIB, KIB, MIB
+from tests.guest.unused.asking import why_kept
 from tests.guest.unused.btrfs_images import (
     Chunks,
     Editor,
@@ -30,19 +32,10 @@ from tests.guest.unused.btrfs_images import (
 )
 from tests.guest.unused.garbage import run
 from tests.guest.unused.overlaid import Overlaid
-from tests.guest.unused.patched import check_sane
 from tests.memory_disk import MemoryDisk
 
 SUPERBLOCK = 64 * KIB
-
-
-def outcome(disk: Overlaid | MemoryDisk, quiet: Quiet = Quiet.OFFLINE) -> str:
-    try:
-        unused = btrfs_unused(disk, quiet)
-    except KeepAll as kept:
-        return kept.reason
-    check_sane(unused, disk.size)
-    return ""
+outcome = partial(why_kept, btrfs_unused)
 
 
 @pytest.fixture(scope="module")

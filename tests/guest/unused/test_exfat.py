@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotspare.block.file import RawFile
 from hotspare.guest.unused.fat.exfat import exfat_unused
 from hotspare.guest.unused.fat.exfat_boot import boot_checksum, read_layout
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import unused_in, why_kept
 from tests.guest.unused.garbage import FileFacts, facts_below, prove_unused, run
 from tests.guest.unused.patched import Patched, check_sane, kept_by_partclone, served
 
@@ -72,11 +72,7 @@ def populate(root: Path, size_max: int) -> None:
 
 
 def unused_of(image: Path) -> UnusedBlocks:
-    reader = RawFile.open(image)
-    try:
-        return exfat_unused(reader, Quiet.FROZEN)
-    finally:
-        reader.close()
+    return unused_in(exfat_unused, image, Quiet.FROZEN)
 
 
 @pytest.mark.parametrize(("size", "options"), VARIANTS.values(), ids=VARIANTS.keys())
@@ -113,11 +109,7 @@ def with_checksum(volume: Patched, patches: dict[int, bytes]) -> dict[int, bytes
 
 
 def reason(volume: Patched, patches: dict[int, bytes]) -> str:
-    try:
-        exfat_unused(volume.with_patches(patches), Quiet.OFFLINE)
-    except KeepAll as why:
-        return why.reason
-    return ""
+    return why_kept(exfat_unused, volume.with_patches(patches))
 
 
 @pytest.mark.parametrize(

@@ -5,34 +5,19 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hotspare.block.file import RawFile
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.guest.unused.unused import UnusedBlocks
 from hotspare.units import MIB, TIB
 from tests.guest.unused import ext_images
 from tests.guest.unused.ext_images import ODD, VARIANTS, Variant, by_debugfs, find, free_by_dumpe2fs, make
-from tests.guest.unused.garbage import by_mount, prove_unused, run
+from tests.guest.unused.garbage import by_mount, prove_unused, run, stale_bytes
 
 
 @pytest.fixture(params=sorted(VARIANTS))
 def variant(request: pytest.FixtureRequest) -> Variant:
     return VARIANTS[request.param]
-
-
-def stale_bytes(image: Path, unused: UnusedBlocks) -> int:
-    """Count what is not zero in free space."""
-    found = 0
-    with RawFile.open(image) as volume:
-        for extent in volume.extents(0, unused.size):
-            for start, end in unused.free.within(extent.offset, extent.end):
-                if extent.kind.value == "data":
-                    octets = np.empty(end - start, dtype=np.uint8)
-                    volume.read_into(start, octets.data)
-                    found += int(np.count_nonzero(octets))
-    return found
 
 
 def test_nobody_misses_what_is_free(tmp_path: Path, variant: Variant) -> None:

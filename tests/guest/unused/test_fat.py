@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotspare.block.file import RawFile
 from hotspare.guest.unused.fat.boot import FatLayout, read_layout
 from hotspare.guest.unused.fat.map import fat_unused
 from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.volume_bytes import VolumeBytes
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import unused_in, why_kept
 from tests.guest.unused.garbage import FileFacts, facts_below, prove_unused, run
 from tests.guest.unused.patched import Patched, check_sane, kept_by_partclone
 
@@ -68,11 +68,7 @@ def populate(image: Path, sizes_max: int) -> None:
 
 
 def unused_of(image: Path) -> UnusedBlocks:
-    reader = RawFile.open(image)
-    try:
-        return fat_unused(reader, Quiet.FROZEN)
-    finally:
-        reader.close()
+    return unused_in(fat_unused, image, Quiet.FROZEN)
 
 
 @pytest.mark.parametrize(("bits", "size", "options"), VARIANTS.values(), ids=VARIANTS.keys())
@@ -126,11 +122,7 @@ def bits_of(volume: Patched) -> int:
 
 
 def reason(volume: Patched, patches: dict[int, bytes]) -> str:
-    try:
-        fat_unused(volume.with_patches(patches), Quiet.FROZEN)
-    except KeepAll as why:
-        return why.reason
-    return ""
+    return why_kept(fat_unused, volume.with_patches(patches), Quiet.FROZEN)
 
 
 def entry(volume: Patched, number: int, value: int, tables: int = 2) -> dict[int, bytes]:

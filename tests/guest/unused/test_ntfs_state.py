@@ -15,6 +15,7 @@ from hotspare.guest.unused.ntfs.map import ntfs_unused
 from hotspare.guest.unused.ntfs.record import DATA
 from hotspare.guest.unused.unused import KeepAll, Quiet
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import why_kept
 from tests.guest.unused.garbage import prove_unused
 from tests.guest.unused.ntfs_images import (
     COMPRESSED,
@@ -47,11 +48,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Disk:
 
 def reason(disk: Disk, patches: dict[int, bytes], quiet: Quiet = Quiet.OFFLINE) -> str:
     """Say why a volume is kept, or nothing if it is not."""
-    try:
-        ntfs_unused(disk.with_patches(patches), quiet)
-    except KeepAll as why:
-        return why.reason
-    return ""
+    return why_kept(ntfs_unused, disk.with_patches(patches), quiet)
 
 
 @pytest.mark.parametrize("flags", [1 << bit for bit in range(16)])

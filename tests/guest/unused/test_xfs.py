@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hotspare.block.file import RawFile
 from hotspare.block.ranges import NOTHING, Ranges
 from hotspare.guest.unused.unused import Quiet, UnusedBlocks
 from hotspare.units import GIB, MIB, TIB
 from tests.guest.unused.ext_images import peek, poke, populate
-from tests.guest.unused.garbage import by_mount, prove_unused, run
+from tests.guest.unused.garbage import by_mount, prove_unused, run, stale_bytes
 from tests.guest.unused.live import mounted
 from tests.guest.unused.patched import kept_by_partclone
 from tests.guest.unused.xfs_images import (
@@ -30,19 +29,6 @@ from tests.guest.unused.xfs_images import (
 )
 
 REPAIR = ["xfs_repair", "-n", "-f"]
-
-
-def stale_bytes(image: Path, unused: UnusedBlocks) -> int:
-    """Count what is not zero in free space."""
-    found = 0
-    with RawFile.open(image) as volume:
-        for extent in volume.extents(0, unused.size):
-            for start, end in unused.free.within(extent.offset, extent.end):
-                if extent.kind.value == "data":
-                    octets = np.empty(end - start, dtype=np.uint8)
-                    volume.read_into(start, octets.data)
-                    found += int(np.count_nonzero(octets))
-    return found
 
 
 def check_against_xfs_db(image: Path, unused: UnusedBlocks) -> None:

@@ -5,6 +5,7 @@ import random
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from hotspare.guest.unused.xfs import map as xfs
 from hotspare.guest.unused.xfs.log_record import Position, changes_superblock_only, is_unmount, parse_record
 from hotspare.guest.unused.xfs.map import xfs_unused
 from hotspare.units import MIB
+from tests.guest.unused.asking import why_kept
 from tests.guest.unused.overlaid import Overlaid
-from tests.guest.unused.patched import check_sane
 from tests.guest.unused.xfs_images import asked, make, make_filled, with_checksum
 from tests.memory_disk import MemoryDisk
 
 SECTOR = 512
 BLOCK = 1024
+outcome = partial(why_kept, xfs_unused)
 SUPERBLOCK, HEADER, FREE_LIST, TREE = (0, SECTOR, 224), (SECTOR, SECTOR, 216), (3 * SECTOR, SECTOR, 32), 52
 """Place, length, and where the checksum is."""
 
@@ -39,15 +41,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def disk(filled: Path) -> Iterator[Overlaid]:
     with Overlaid(filled) as overlaid:
         yield overlaid
-
-
-def outcome(disk: Overlaid | MemoryDisk, quiet: Quiet = Quiet.OFFLINE) -> str:
-    try:
-        unused = xfs_unused(disk, quiet)
-    except KeepAll as kept:
-        return kept.reason
-    check_sane(unused, disk.size)
-    return ""
 
 
 def change(disk: Overlaid, part: tuple[int, int, int], at: int, data: bytes) -> None:

@@ -3,18 +3,23 @@
 import random
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
 
-from hotspare.block.file import RawFile
 from hotspare.block.ranges import Ranges
-from hotspare.guest.unused.unused import KeepAll, Quiet, UnusedBlocks
 from hotspare.guest.unused.xfs.map import xfs_unused
 from hotspare.units import KIB, MIB
+from tests.guest.unused.asking import unused_in, why_kept_in
 from tests.guest.unused.ext_images import populate
 from tests.guest.unused.garbage import run
 from tests.guest.unused.live import mounted
+
+find = partial(unused_in, xfs_unused)
+"""Reads the map of an image."""
+reason = partial(why_kept_in, xfs_unused)
+"""Tells why all of an image is kept; empty when it is not."""
 
 SIZE = 304 * MIB + 5 * KIB
 """Newer versions of mkfs.xfs make nothing under 300 MiB; and no round number."""
@@ -57,21 +62,6 @@ def in_pieces(root: Path, count: int = 440) -> None:
     run(["sync", "--file-system", str(root)])
     for number in range(0, count, 2):
         Path(folder, f"{number}").unlink()
-
-
-def find(image: Path, quiet: Quiet = Quiet.OFFLINE) -> UnusedBlocks:
-    """Read the map of an image."""
-    with RawFile.open(image) as volume:
-        return xfs_unused(volume, quiet)
-
-
-def reason(image: Path, quiet: Quiet = Quiet.OFFLINE) -> str:
-    """Give why all of an image is kept; empty when it is not."""
-    try:
-        find(image, quiet)
-    except KeepAll as kept:
-        return kept.reason
-    return ""
 
 
 def free_by_xfs_db(image: Path) -> tuple[Ranges, Ranges]:

@@ -37,19 +37,6 @@ def freezes(guest: LabGuest) -> list[str]:
     return guest.exec("cat /run/fsfreeze.log 2>/dev/null || true").split()
 
 
-def wait_until_thawed(guest: LabGuest) -> None:
-    """A frozen guest's agent refuses to execute anything."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            guest.exec("echo alive > /data/alive && sync /data/alive")
-        except libvirt.libvirtError:
-            assert time.monotonic() < deadline, "the guest stays frozen"
-            time.sleep(0.05)
-        else:
-            return
-
-
 def test_libvirt_is_lost_while_the_guest_is_frozen(
     mortal: MortalPlatform,
     platform: LibvirtPlatform,
@@ -57,7 +44,7 @@ def test_libvirt_is_lost_while_the_guest_is_frozen(
     scratch_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wait_until_thawed(module_guest)
+    module_guest.wait_thawed()
     before = freezes(module_guest)
     begin = libvirt.virDomain.backupBegin
 
@@ -74,7 +61,7 @@ def test_libvirt_is_lost_while_the_guest_is_frozen(
             pytest.fail("began")
     assert list(scratch_folder.glob("frozen-*/frozen")), "nothing tells of the freeze any more"
 
-    wait_until_thawed(module_guest)
+    module_guest.wait_thawed()
     assert freezes(module_guest) == [*before, "freeze", "thaw"]
     with platform.open_snapshot(platform.inspect(module_guest.name), REQUEST, Cancellation()) as snapshot:
         assert snapshot.consistency is Consistency.FILESYSTEM
@@ -85,12 +72,12 @@ def test_a_begin_that_takes_too_long(
     platform: LibvirtPlatform, module_guest: LabGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when libvirt waits for another job, or for storage: it is held up until the guest is thawed."""
-    wait_until_thawed(module_guest)
+    module_guest.wait_thawed()
     before = freezes(module_guest)
     begin, begun = libvirt.virDomain.backupBegin, []
 
     def wait_and_begin(domain: libvirt.virDomain, *arguments: Any) -> Any:
-        wait_until_thawed(module_guest)
+        module_guest.wait_thawed()
         begun.append(time.monotonic() - started)
         return begin(domain, *arguments)
 
@@ -133,14 +120,14 @@ with platform.open_snapshot(platform.inspect(machine), request, Cancellation()) 
 
 def test_stopped_while_the_guest_is_frozen(scratch_folder: Path, module_guest: LabGuest) -> None:
     """Ctrl-Z, for example: nothing in our process can help the guest then."""
-    wait_until_thawed(module_guest)
+    module_guest.wait_thawed()
     before = freezes(module_guest)
     command = [sys.executable, "-c", STOPPED, str(scratch_folder), module_guest.name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         try:
             assert run.stdout is not None
             assert run.stdout.readline() == "frozen\n"
-            wait_until_thawed(module_guest)
+            module_guest.wait_thawed()
             assert freezes(module_guest) == [*before, "freeze", "thaw"]
             assert run.poll() is None
         finally:

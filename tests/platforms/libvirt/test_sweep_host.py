@@ -5,7 +5,6 @@ Other tests of this host leave killed runs on purpose, so the sweep here sees th
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,15 +232,7 @@ def test_a_guest_that_is_still_frozen(
     found = platform.sweep(SweepRequest())
 
     assert kinds(found) == ["frozen-guest", "run-folder"]
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            guest.exec("echo thawed > /data/file && sync /data/file")
-        except libvirt.libvirtError:
-            assert time.monotonic() < deadline, "the guest stays frozen"
-            time.sleep(0.2)
-        else:
-            break
+    guest.wait_thawed()
 
 
 def test_a_frozen_machine_that_is_off_needs_no_thawing(

@@ -10,7 +10,7 @@ from hotspare.errors import UsageError
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.failover import service
 from hotspare.replication.failover.report import Report
-from hotspare.replication.model import Mode, Phase
+from hotspare.replication.model import Mode, NamedProtection, Phase
 from lab.guest import LabGuest
 from tests.replication.failover.trio import PATIENT, STATE, Trio, wait_until
 from tests.replication.interval.two_agents import Acknowledged, records_in
@@ -101,7 +101,7 @@ def _comes_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
     trio.start_agent(hosts.source)
     wait_until(lambda: trio.lease(hosts.source, guest.name).epoch == 2, "the source hears of it")
     with trio.asking(hosts.standby) as asked:
-        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+        asked.call(service.REPROTECT, NamedProtection(protection=guest.name), timeout=60)
     wait_until(lambda: trio.phase(hosts.standby, guest.name) is Phase.PROTECTED, "it is protected again")
     copy.exec("echo abroad > /data/abroad; sync /data/abroad")
     with trio.asking(hosts.source) as asked:

@@ -13,12 +13,11 @@ from typing import Self
 from hotspare.errors import HotspareError
 from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication import pairing, protections
-from hotspare.replication.failover.service import LEASE_STATUS, LeaseStatus, Named
+from hotspare.replication.failover.service import LEASE_STATUS, LeaseStatus
 from hotspare.replication.lease.terms import Terms
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import FailoverPolicy, Mode, Phase, Protection
-from hotspare.replication.standby import service as standby_service
+from hotspare.replication.model import FailoverPolicy, Mode, NamedProtection, Phase, Protection
 from hotspare.replication.standby.service import POINTS
 from lab.guest import LabGuest
 from lab.two_hosts import Host, Hosts
@@ -123,7 +122,7 @@ class Trio:
     def points(self, host: Host, name: str) -> list[ReplicaPoint]:
         """Give the points of the replica on a host, the oldest first."""
         with self.asking(host) as asked:
-            return list(asked.call(POINTS, standby_service.Named(protection=name)).points)
+            return list(asked.call(POINTS, NamedProtection(protection=name)).points)
 
     def phase(self, host: Host, name: str) -> Phase:
         with self.asking(host) as asked:
@@ -135,7 +134,7 @@ class Trio:
 
     def lease(self, host: Host, name: str) -> LeaseStatus:
         with self.asking(host) as asked:
-            return asked.call(LEASE_STATUS, Named(protection=name), timeout=20)
+            return asked.call(LEASE_STATUS, NamedProtection(protection=name), timeout=20)
 
     def wait_armed(self, host: Host, name: str) -> float:
         def armed() -> bool:

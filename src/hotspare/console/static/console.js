@@ -34,6 +34,14 @@ function bytes(count) {
   return `${at ? count.toFixed(1) : count} ${names[at]}`;
 }
 
+// A canvas knows neither variables nor themes: give what a variable of the style sheet means on this page now.
+function colour(element, variable) {
+  element.style.color = `var(${variable})`;
+  const meant = getComputedStyle(element).color;
+  element.style.color = "";
+  return meant;
+}
+
 // The numbers of a chart stand in a table as well, which screen readers read; the drawing is hidden from them.
 function charts(root) {
   if (typeof uPlot === "undefined") return;
@@ -44,10 +52,9 @@ function charts(root) {
     const rows = valued.map((cells) => cells.map((cell) => Number(cell.dataset.value))).reverse();
     const columns = rows[0] ? rows[0].map((_, column) => rows.map((row) => row[column])) : [];
     if (columns.length < 2 || columns[0].length < 2) { element.remove(); continue; }
-    const style = getComputedStyle(document.documentElement);
-    const ink = style.getPropertyValue("--quiet"), line = style.getPropertyValue("--line");
+    const ink = colour(element, "--quiet"), line = colour(element, "--line");
     const names = valued[0].slice(1).map((cell) => table.tHead.rows[0].cells[cell.cellIndex].textContent.trim());
-    const colours = ["--accent", "--warning", "--missed"].map((name) => style.getPropertyValue(name));
+    const colours = ["--accent", "--warning", "--missed"].map((name) => colour(element, name));
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
     const options = {
       width: element.clientWidth, height: 240, legend: { live: false }, cursor: { drag: { x: true, y: false } },

@@ -2,14 +2,22 @@
 
 On such hosts each step of a copy in memory is emulated, so that Linux does not even get itself unpacked. So a
 copy like that is tried: KVM does it in milliseconds where it works, and QEMU's own emulation in tens of them.
+That it does not work takes seconds to find out, and is noted for other processes.
 """
 
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from hotspare.platforms.libvirt.runtime import runtime_folder
+
+_DEVICE = Path("/dev/kvm")
 _SECONDS = 5.0
+_NOTED_SECONDS = 3600.0
+"""So long is a problem believed that another process has found."""
 _SECTOR = 512
 _EXIT_PORT = 0xF4
 _EXIT_VALUE = 0x10
@@ -41,10 +49,27 @@ def _program() -> bytes:
 
 @cache
 def kvm_problem() -> str | None:
-    """Boot a machine of one sector under KVM and say what is wrong; None when it works."""
-    if not Path("/dev/kvm").exists():
-        return "there is no /dev/kvm"
-    return boot_problem("kvm")
+    """Say why KVM does not work here, as was found within the last hour; None when it works."""
+    with suppress(OSError):
+        if 0 <= time.time() - _note().stat().st_mtime < _NOTED_SECONDS:
+            return _note().read_text(encoding="utf-8") or look_at_kvm()
+    return look_at_kvm()
+
+
+def look_at_kvm() -> str | None:
+    """Boot a machine of one sector under KVM, say what is wrong and note it; None when it works."""
+    problem = boot_problem("kvm") if _DEVICE.exists() else f"there is no {_DEVICE}"
+    with suppress(OSError):  # then the next process looks for itself
+        if problem is None:
+            _note().unlink(missing_ok=True)
+        else:
+            _note().parent.mkdir(parents=True, exist_ok=True)
+            _note().write_text(problem, encoding="utf-8")
+    return problem
+
+
+def _note() -> Path:
+    return runtime_folder() / "kvm-problem"
 
 
 def boot_problem(accelerator: str) -> str | None:

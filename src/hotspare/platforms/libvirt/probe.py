@@ -7,7 +7,7 @@ from pathlib import Path
 import libvirt
 
 from hotspare.platforms.libvirt.connection import message_of
-from hotspare.platforms.libvirt.kvm import kvm_problem
+from hotspare.platforms.libvirt.kvm import look_at_kvm
 from hotspare.platforms.libvirt.scratch import (
     Account,
     free_space,
@@ -64,7 +64,7 @@ def _program(name: str, hint: str) -> Finding:
 
 
 def _kvm() -> Finding:
-    problem = kvm_problem()
+    problem = look_at_kvm()
     if problem is None:
         return Finding("KVM", True, "works")
     hint = "Machines are restored with software emulation, which works but is slow"

@@ -3,13 +3,13 @@
 An agent notes them down under ``/run``, which is emptied when the host starts, as are QEMU's mirrors.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from hotspare.errors import HotspareError
+from hotspare.platforms.libvirt.runtime import runtime_folder
 from hotspare.platforms.platform import Machine
 
 
@@ -25,9 +25,7 @@ class Replicated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _folder() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    parent = Path("/run") if os.geteuid() == 0 or not runtime else Path(runtime)
-    return parent / "hotspare" / "replicated"
+    return runtime_folder() / "replicated"
 
 
 def note_replicated(machine_id: str, replicated: Replicated) -> None:

@@ -4,15 +4,15 @@ It lies as ``replica.json`` beside the images, and is replaced as a whole: who r
 point or nothing of it.
 """
 
-import os
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from hotspare.block.file import failure_of, make_name_durable
+from hotspare.block.file import failure_of
 from hotspare.errors import HotspareError, SourceLost
 from hotspare.platforms.platform import Machine, StateFile, Token
+from hotspare.whole_file import replace_file
 
 RECORD = "replica.json"
 FORMAT = 1
@@ -115,13 +115,7 @@ def write_record(folder: Path, record: ReplicaRecord) -> None:
         NoSpace, PermissionRefused, SourceLost: it cannot be written; the one before stays.
     """
     path = folder / RECORD
-    new = path.with_suffix(".new")
     try:
-        with new.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        make_name_durable(path)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(record), indent=1), mode=0o666)
     except OSError as error:
         raise failure_of(path, "write", error) from error

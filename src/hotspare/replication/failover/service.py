@@ -19,7 +19,7 @@ from hotspare.replication.lease.keeper import LeaseKeeper
 from hotspare.replication.lease.terms import Record
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, NOTHING, PEER, Nothing, PeerUnavailable, Verb
-from hotspare.replication.model import Protection, Tenure
+from hotspare.replication.model import NamedProtection, Protection, Tenure
 from hotspare.replication.plain.source import SCHEME
 from hotspare.replication.standby.replica import Replica
 
@@ -32,6 +32,7 @@ _ALIVE_SECONDS = 2.0
 _UP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _COPY_SECONDS = 24 * 3600.0
+Named = NamedProtection
 
 
 class Failover(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +51,6 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody has made sure that it does not run on the other host."""
     dry_run: bool = False
     shutdown_seconds: float = 120.0
-
-
-class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """Names a protection, by machine or id."""
-
-    protection: str
 
 
 class Rehearse(msgspec.Struct, frozen=True, kw_only=True):

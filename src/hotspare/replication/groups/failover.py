@@ -15,14 +15,13 @@ from hotspare.replication.failover import machine as machines
 from hotspare.replication.failover.active import read_active
 from hotspare.replication.failover.report import Report
 from hotspare.replication.failover.service import FAILOVER, LEASE_STATUS, REPROTECT, Failover
-from hotspare.replication.failover.service import Named as NamedMachine
 from hotspare.replication.groups.order import in_order, membership, problem_of
 from hotspare.replication.groups.replicas import points_here
-from hotspare.replication.groups.service import Named, group_members
+from hotspare.replication.groups.service import NamedGroup, group_members
 from hotspare.replication.groups.whole import find_point
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import LOCAL, NOTHING, PEER, Nothing, Verb
-from hotspare.replication.model import Protection
+from hotspare.replication.model import NamedProtection, Protection
 
 if TYPE_CHECKING:
     from hotspare.replication.agent import Agent
@@ -91,9 +90,9 @@ class GroupTurned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FAIL_OVER = Verb("group.failover", FailGroupOver, GroupReport, LOCAL)
-REPROTECT_GROUP = Verb("group.reprotect", Named, GroupTurned, LOCAL)
+REPROTECT_GROUP = Verb("group.reprotect", NamedGroup, GroupTurned, LOCAL)
 SHUT_DOWN = Verb("group.shut-down", ShutDown, Nothing, PEER)
-START_AGAIN = Verb("group.start-again", NamedMachine, Nothing, PEER)
+START_AGAIN = Verb("group.start-again", NamedProtection, Nothing, PEER)
 
 
 def register_group_failover(agent: "Agent") -> None:
@@ -145,7 +144,7 @@ class _Service:
         return find_point(asked.group, points_here(self._agent), asked.point, needed).id
 
     def _is_here(self, protection: Protection) -> bool:
-        status = self._agent.services.ask(LEASE_STATUS, NamedMachine(protection=protection.id))
+        status = self._agent.services.ask(LEASE_STATUS, NamedProtection(protection=protection.id))
         return status.holder == status.me and protection.standby == status.me
 
     def _refuse_mixture(self, here: Sequence[Protection], point: str) -> None:
@@ -232,7 +231,7 @@ class _Service:
         """Give why it could not be started at home; empty when it was."""
         try:
             with self._agent.client(protection.source) as client:
-                client.call(START_AGAIN, NamedMachine(protection=protection.id))
+                client.call(START_AGAIN, NamedProtection(protection=protection.id))
         except HotspareError as error:
             return f"{protection.machine} is off, and could not be started again on its host: {error}"
         return ""
@@ -245,7 +244,7 @@ class _Service:
         machines.shut_down(domain, asked.seconds)
         return NOTHING
 
-    def start_again(self, caller: Caller, asked: NamedMachine, _body: bytes) -> Nothing:
+    def start_again(self, caller: Caller, asked: NamedProtection, _body: bytes) -> Nothing:
         protection = self._mine(caller, asked.protection)
         if not self._agent.keeper_for(protection).may_start():
             raise HotspareError(
@@ -267,12 +266,12 @@ class _Service:
 
     # The other direction
 
-    def reprotect(self, _caller: Caller, asked: Named, _body: bytes) -> GroupTurned:
+    def reprotect(self, _caller: Caller, asked: NamedGroup, _body: bytes) -> GroupTurned:
         outcomes = []
         for one in group_members(self._agent, asked.group):
             outcome = Outcome(machine=one.machine, protection=one.id)
             try:
-                self._agent.services.ask(REPROTECT, NamedMachine(protection=one.id))
+                self._agent.services.ask(REPROTECT, NamedProtection(protection=one.id))
                 outcome.moved = True
             except HotspareError as error:
                 outcome.error = str(error)

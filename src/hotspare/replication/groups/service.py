@@ -52,7 +52,7 @@ class Leave(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
+class NamedGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Names a group."""
 
     group: str
@@ -80,7 +80,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
 SET = Verb("group.set", SetGroup, GroupStatus, LOCAL)
 LEAVE = Verb("group.leave", Leave, Protection, LOCAL)
 LIST = Verb("group.list", Nothing, list[GroupStatus], LOCAL)
-POINTS = Verb("group.points", Named, GroupPoints, LOCAL)
+POINTS = Verb("group.points", NamedGroup, GroupPoints, LOCAL)
 
 
 def register_groups(agent: "Agent", keeper: GroupKeeper) -> None:
@@ -146,7 +146,7 @@ class _Service:
         names = sorted({one.group.name for one in protections if one.group is not None})
         return [self._status(name, members_of(name, protections)) for name in names]
 
-    def points(self, _caller: Caller, asked: Named, _body: bytes) -> GroupPoints:
+    def points(self, _caller: Caller, asked: NamedGroup, _body: bytes) -> GroupPoints:
         needed = [one.id for one in group_members(self._agent, asked.group)]
         return GroupPoints(points=tuple(points_of_all(asked.group, points_here(self._agent), needed)))
 

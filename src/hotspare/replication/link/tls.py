@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hotspare.errors import MachineNotFound, UsageError
-from hotspare.replication.kept import write_file, write_struct
+from hotspare.replication.kept import write_struct
 from hotspare.replication.model import Peer
+from hotspare.whole_file import replace_file
 
 _FROM = datetime(2020, 1, 1, tzinfo=UTC)
 _UNTIL = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # "no well-defined expiration date", RFC 5280
@@ -78,7 +79,7 @@ class Identity:
         _check_peer(peer, authority)
         folder = self._peer_folder(peer.id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(folder / "ca-cert.pem", authority)
+        replace_file(folder / "ca-cert.pem", authority)
         write_struct(folder / "peer.json", peer)
 
     def peers(self) -> list[Peer]:
@@ -146,11 +147,11 @@ class Identity:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # QEMU wants to find the issuer of its own certificate there as well.
         authorities = [self.authority, *(self.authority_of(one) for one in trusted if one != self.id)]
-        write_file(folder / "ca-cert.pem", b"".join(authorities))
+        replace_file(folder / "ca-cert.pem", b"".join(authorities))
         role = "server" if server else "client"
         for part in ("cert", "key"):
             content = (self.folder / f"host-{part}.pem").read_bytes()
-            write_file(folder / f"{role}-{part}.pem", content)
+            replace_file(folder / f"{role}-{part}.pem", content)
 
 
 def fingerprint_of(certificate: bytes) -> str:
@@ -202,11 +203,11 @@ def _make_certificates(folder: Path, me: Named) -> None:
         .sign(authority_key, hashes.SHA256())
     )
     for role, certificate in (("ca", authority), ("host", host)):
-        write_file(folder / f"{role}-cert.pem", certificate.public_bytes(serialization.Encoding.PEM))
+        replace_file(folder / f"{role}-cert.pem", certificate.public_bytes(serialization.Encoding.PEM))
     private = host_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_file(folder / "host-key.pem", private)  # the authority's is not needed again, so it is not kept
+    replace_file(folder / "host-key.pem", private)  # the authority's is not needed again, so it is not kept
 
 
 def _name(name: str) -> x509.Name:

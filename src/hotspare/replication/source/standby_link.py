@@ -9,7 +9,7 @@ from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.interval.remote import RemoteHasher
 from hotspare.replication.link.client import PeerClient
 from hotspare.replication.link.tls import Identity
-from hotspare.replication.model import DiskSize, Protection, Tenure
+from hotspare.replication.model import DiskSize, NamedProtection, Protection, Tenure
 from hotspare.replication.standby.exports import Exports
 from hotspare.replication.standby.service import (
     ADVANCE,
@@ -25,7 +25,6 @@ from hotspare.replication.standby.service import (
     Ask,
     Begin,
     MakePoint,
-    Named,
     Prepare,
     Prepared,
     Pulse,
@@ -116,11 +115,11 @@ class StandbyLink:
 
     def points(self) -> Sequence[ReplicaPoint]:
         """List the points, the oldest first."""
-        return self._slow.call(POINTS, Named(protection=self._protection.id)).points
+        return self._slow.call(POINTS, NamedProtection(protection=self._protection.id)).points
 
     def forget(self) -> None:
         """Have the replica removed, with all points."""
-        self._slow.call(FORGET, Named(protection=self._protection.id), timeout=_POINT_SECONDS)
+        self._slow.call(FORGET, NamedProtection(protection=self._protection.id), timeout=_POINT_SECONDS)
 
     def open(self, exports: Exports, disk: str, timeout: float) -> NbdClient:
         """Open a disk of the replica for writing."""

@@ -12,7 +12,7 @@ from hotspare.platforms.replica.record import ReplicaPoint
 from hotspare.replication.failover.active import runs_upon_replica
 from hotspare.replication.link.server import Caller
 from hotspare.replication.link.wire import NOTHING, PEER, Nothing, Verb
-from hotspare.replication.model import DiskSize, Protection, Tenure
+from hotspare.replication.model import DiskSize, NamedProtection, Protection, Tenure
 from hotspare.replication.standby.exports import Exports
 from hotspare.replication.standby.replica import Replica
 from hotspare.replication.standby.space import free_space_problem
@@ -120,12 +120,6 @@ class PointList(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[ReplicaPoint, ...]
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """Names a protection, by machine or id."""
-
-    protection: str
-
-
 PREPARE = Verb("replica.prepare", Prepare, Prepared, PEER)
 PULSE = Verb("replica.pulse", Ask, Pulse, PEER)
 BEGIN = Verb("replica.begin", Begin, Nothing, PEER)
@@ -133,8 +127,8 @@ ADVANCE = Verb("replica.advance", Advance, Nothing, PEER)
 MAKE_POINT = Verb("replica.make-point", MakePoint, ReplicaPoint, PEER)
 RATE_POINT = Verb("replica.rate-point", RatePoint, Nothing, PEER)
 REMOVE_POINTS = Verb("replica.remove-points", RemovePoints, PointList, PEER)
-FORGET = Verb("replica.forget", Named, Nothing, PEER)
-POINTS = Verb("replica.points", Named, PointList)
+FORGET = Verb("replica.forget", NamedProtection, Nothing, PEER)
+POINTS = Verb("replica.points", NamedProtection, PointList)
 
 
 def register(agent: "Agent") -> None:
@@ -220,7 +214,7 @@ class _Service:
         replica.remove_points(asked.ids)
         return PointList(points=tuple(replica.points()))
 
-    def forget(self, caller: Caller, asked: Named, _body: bytes) -> Nothing:
+    def forget(self, caller: Caller, asked: NamedProtection, _body: bytes) -> Nothing:
         try:
             protection = self._agent.protection(asked.protection)
         except MachineNotFound:
@@ -236,7 +230,7 @@ class _Service:
         self._agent.forget(protection.id)
         return NOTHING
 
-    def points(self, _caller: Caller, asked: Named, _body: bytes) -> PointList:
+    def points(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> PointList:
         return PointList(
             points=tuple(self._agent.replica(self._agent.protection(asked.protection).id).points())
         )

@@ -23,6 +23,10 @@ class Archive:
         """Add a file."""
         self._add(path, stat.S_IFREG | (0o755 if executable else 0o644), content)
 
+    def link(self, path: str, target: str) -> None:
+        """Add a symbolic link."""
+        self._add(path, stat.S_IFLNK | 0o777, target.encode())
+
     def console(self) -> None:
         """Add the device that the kernel opens as standard input and output of its first program."""
         self._add("/dev/console", stat.S_IFCHR | 0o600, b"", device=_CONSOLE)

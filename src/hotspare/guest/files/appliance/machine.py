@@ -182,7 +182,9 @@ def _options(spec: MachineSpec, folder: Path) -> list[str]:
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initramfs)),
         *(
             "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off audit=0 edd=off no_timer_check random.trust_cpu=on",
+            "console=ttyS0 quiet panic=-1 mitigations=off audit=0 edd=off no_timer_check random.trust_cpu=on"
+            # Emulated, tests of ciphers, probes and signed certificates take a second, and nobody needs them.
+            " cryptomgr.notests initcall_blacklist=init_kprobe_trace,load_system_certificate_list",
         ),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=port,path={folder / 'port'}"),
