@@ -51,7 +51,7 @@ def restore_by_a_server(remote: Remote, guest: LabGuest, sshd: Sshd, monkeypatch
                 if ended and ended[-1]["state"] == "ok":
                     return True
                 ended.append(_ended(client, post(client, f"{path}/restore", body, 202)["action"]))
-                return ended[-1]["state"] == "ok"
+                return bool(ended[-1]["state"] == "ok")
 
             assert eventually(is_made), ended[-1]
             made = ended[-1]
