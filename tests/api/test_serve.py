@@ -96,6 +96,22 @@ def test_a_backup_is_begun_from_elsewhere_and_seen(serving: Serving) -> None:
         assert point in shown.out, shown.err
 
 
+def test_a_restore_is_begun_from_elsewhere(serving: Serving) -> None:
+    assert serving.ask("backup", "web").status == 0
+    planned = serving.ask("restore", "web", "--to", "web-again", "--dry-run", "-o", "json")
+    assert planned.document()["plan"]["name"] == "web-again", planned.err
+    image = serving.program.folder / "images/web-again.raw"
+    assert not image.exists()
+    done = serving.ask("restore", "web", "--to", "web-again", "-o", "json")
+    assert done.document()["machine"]["name"] == "web-again", done.err
+    taken = serving.ask("restore", done.document()["point"], "--to", "web-again", "-o", "json")
+    assert (taken.status, taken.error()["code"]) == (26, "target-exists")
+    image.unlink()
+    assert serving.ask("restore", "nobody", "--to", "x").status == 22
+    for more in (["--in-place"], ["--to", "x", "--folder", "/srv"], ["--disk", "disk0=/x"]):
+        assert serving.ask("restore", "web", *more).status == 2
+
+
 def test_a_job_is_asked_for_from_elsewhere_and_seen(serving: Serving) -> None:
     asked = serving.ask("job", "add", "nightly", "web", "--priority", "5", "-o", "json").document()
     assert (asked["policy"], asked["machine"]) == ("nightly", "web")

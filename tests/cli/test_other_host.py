@@ -1,19 +1,28 @@
-"""What becomes of a backup on another host when the connection ends; the mover there is scripted."""
+"""What becomes of a backup or restore on another host when the connection ends; its mover is scripted."""
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hotspare.api.inside import PlanRequest, restore_words
 from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
+from hotspare.cli.app import app
+from hotspare.cli.heard import Heard
 from hotspare.cli.options import Options
 from hotspare.cli.other_host import OtherHost
+from hotspare.cli.placement import PlacementOptions
 from hotspare.cli.policy_engine import words_of
 from hotspare.cli.session import Session
-from hotspare.errors import Interrupted, PlatformUnavailable, RunExpelled, SourceLost
+from hotspare.documents.machine import machine_fields
+from hotspare.errors import Interrupted, PlatformUnavailable, RunExpelled, SourceLost, TargetExists
 from hotspare.events import Event, PhaseStarted
 from hotspare.mover.wire import MAGIC, VERSION, Begun, Committing, Ended, Hello, Message, Said
+from hotspare.platforms.offers import Offers
+from hotspare.platforms.platform import Machine, PowerState
 from hotspare.policy.policy import Manner
 from hotspare.repository.format import EXPELLED
 from hotspare.repository.point import RestorePoint
@@ -24,6 +33,8 @@ from tests.cli.program import Program
 MIB = 1024 * 1024
 URI = "qemu+ssh://root@host2/system"
 Step = tuple[Message, bytes] | Message
+NO_ROUTE = "#!/bin/sh\necho 'ssh: no route' >&2; exit 255\n"
+WRITING = b'{"type": "phase-started", "v": 1, "machine": "again", "phase": "transfer"}\n'
 
 
 def scripted(*steps: Step, stays: bool = True) -> str:
@@ -52,11 +63,32 @@ class Site:
         self.repository = session.repository()
         (self.point,) = self.repository.points()
 
+    def play(self, *scripts: str) -> OtherHost:
+        """Give a host that says one script for each connection, the last for all that follow."""
+        folder = self.program.folder
+        for number, script in enumerate(scripts):
+            (folder / f"ssh-{number}").write_text(script)
+            (folder / f"ssh-{number}").chmod(0o755)
+        (folder / "ssh").write_text(
+            f"#!/bin/sh\ncd {folder}; n=$(cat played); test -e ssh-$((n + 1)) && echo $((n + 1)) > played\n"
+            "exec ./ssh-$n\n"
+        )
+        (folder / "ssh").chmod(0o755)
+        (folder / "played").write_text("0")
+        return OtherHost(URI, self.session.settings, self.session.credential)
+
+    def restore(self, *scripts: str) -> tuple[dict[str, Any], list[Event], list[str]]:
+        """Have ``again`` restored there; gives the document, and what was heard of it."""
+        events: list[Event] = []
+        asides: list[str] = []
+        heard = Heard(events.append, asides.append)
+        words = ["--to=again", "--", self.point.id]
+        url = self.session.settings.repository
+        return self.play(*scripts).restore(url, "again", words, heard, Cancellation()), events, asides
+
     def back_up(self, script: str, claim: Claim = UNDISPUTED) -> tuple[RestorePoint, list[Event]]:
-        (self.program.folder / "ssh").write_text(script)
-        (self.program.folder / "ssh").chmod(0o755)
         heard: list[Event] = []
-        other = OtherHost(URI, self.session.settings, self.session.credential)
+        other = self.play(script)
         repository = self.repository, self.session.settings.repository
         machine = self.point.machine_id
         point = other.back_up(repository, machine, [], heard.append, Cancellation(), claim)
@@ -129,10 +161,113 @@ def test_who_is_given_up_is_told_so_and_not_what_the_host_says(there: Site) -> N
 
 
 def test_a_host_without_an_answer_is_unavailable(there: Site) -> None:
-    (there.program.folder / "ssh").write_text("#!/bin/sh\necho 'ssh: no route' >&2; exit 255\n")
-    (there.program.folder / "ssh").chmod(0o755)
     with pytest.raises(PlatformUnavailable, match="no route"):
-        OtherHost(URI, there.session.settings, there.session.credential).machines()
+        there.play(NO_ROUTE).machines()
+
+
+def restored(name: str = "again") -> dict[str, Any]:
+    machine = Machine(
+        id="1", name=name, platform="qemu:///system", state=PowerState.OFF, cpus=1, memory=MIB, disks=()
+    )
+    return {"type": "restore", "v": 1, "point": "p", "machine": machine_fields(machine)}
+
+
+def having(*names: str) -> str:
+    """A host that is asked what machines it has, and has these."""
+    machines = [{**restored(name)["machine"], "pools": []} for name in names]
+    offers = {"pools": ["fast"], "networks": ["lab"], "bridges": []}
+    said = {"type": "host", "v": 1, "machines": machines, "load": None, "offers": offers}
+    return scripted((Said(1), json.dumps(said).encode()), Ended(0))
+
+
+def lost_while_restoring(*, may_finish: bool) -> str:
+    last = [Committing()] if may_finish else []
+    return scripted((Said(2), WRITING), *last, stays=False)
+
+
+def test_a_restore_is_heard_and_described_by_the_host(there: Site) -> None:
+    warning = b"Warning: the network lab is not active\n"
+    document = json.dumps(restored()).encode()
+    script = scripted((Said(2), warning + WRITING), Committing(), (Said(1), document), Ended(0))
+    made, events, asides = there.restore(script)
+    assert (made, events) == (restored(), [PhaseStarted("again", "transfer")])
+    assert asides == ["Warning: the network lab is not active"]
+
+
+def test_a_restore_that_was_lost_before_it_might_finish_has_made_no_machine(there: Site) -> None:
+    with pytest.raises(PlatformUnavailable, match="root@host2") as lost:
+        there.restore(lost_while_restoring(may_finish=False), having("again"))
+    assert lost.value.meaning.startswith("There is no machine again of this restore")
+    with pytest.raises(PlatformUnavailable, match="no route") as never:
+        there.restore(NO_ROUTE)
+    assert never.value.meaning == "Nothing was restored"
+
+
+def test_of_a_restore_lost_while_it_finished_the_host_is_asked(
+    there: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hotspare.cli.other_host.LOOKING_SECONDS", 0.0)
+    monkeypatch.setattr("hotspare.cli.other_host._LOOKS_EVERY", 0.0)
+    finishing = lost_while_restoring(may_finish=True)
+    for afterwards, meaning, hint in (
+        ([having("web", "again")], "The machine again is there, with all its data; it is off", "Use it"),
+        ([having("web")], f"there was none on {URI} when it was looked for", "Look once more"),
+        ([NO_ROUTE], "whether there is one is not known", "When it does, see 'hotspare machine list"),
+    ):
+        with pytest.raises(PlatformUnavailable) as lost:
+            there.restore(finishing, *afterwards)
+        assert meaning in lost.value.meaning
+        assert lost.value.hint.startswith(hint)
+
+
+def test_a_machine_that_appears_a_moment_later_is_found(there: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hotspare.cli.other_host._LOOKS_EVERY", 0.0)
+    with pytest.raises(PlatformUnavailable) as lost:
+        there.restore(lost_while_restoring(may_finish=True), NO_ROUTE, having(), having("again"))
+    assert "again is there" in lost.value.meaning
+
+
+def test_what_stands_in_the_way_of_a_restore_is_said_as_the_host_says_it(there: Site) -> None:
+    taken = (
+        b'{"type": "error", "v": 1, "code": "target-exists", "what": "again is there", "hint": "Another"}\n'
+    )
+    with pytest.raises(TargetExists, match="again is there"):
+        there.restore(scripted((Said(2), taken), Ended(26)))
+    with pytest.raises(TargetExists):
+        there.play(scripted((Said(2), taken), Ended(26))).plan_restore(None, ["--to=again", "--", "p"])
+    plan = b'{"type": "restore-plan", "v": 1, "point": "p", "in_place": false, "plan": {"name": "again"}}'
+    assert there.play(scripted((Said(1), plan), Ended(0))).plan_restore(None, []) == {"name": "again"}
+
+
+def test_where_a_machine_goes_is_said_in_options_of_the_command(there: Site) -> None:
+    whole = PlacementOptions(
+        folder=Path("/srv/new machines"),
+        pool="fast",
+        place=["vda=slow", "vdb=/srv/x"],
+        map_network=["lab=default", "a b=c"],
+        map_bridge=["br0=br1"],
+        map_machine=["pc-q35-9.2=q35"],
+        keep_uuid=True,
+        keep_macs=True,
+    )
+    assert understood([*whole.words(), "--to=x", "--", "p"])["where"] == whole
+    networks, bridges = {"lab": "default", "dmz": "x=y"}, {"br0": "br1"}
+    body = PlanRequest(name="-x", pool="fast", networks=networks, bridges=bridges, keep_id=True)
+    asked = understood(restore_words(body, there.point, "--start"))
+    placement = asked["where"].placement()
+    assert (asked["to"], asked["start"], asked["point"]) == ("-x", True, there.point.id)
+    assert (placement.pool, placement.networks, placement.bridges) == ("fast", networks, bridges)
+    assert (placement.keep_id, placement.keep_macs) == (True, False)
+
+
+def understood(words: list[str]) -> dict[str, Any]:
+    """Read what follows ``hotspare restore``."""
+    _, bound, *_ = app.parse_args(["restore", *words], exit_on_error=False, print_error=False)
+    return bound.arguments
+
+
+def test_a_host_says_what_a_new_machine_can_be_given(there: Site) -> None:
+    assert there.play(having()).offers() == Offers(pools=("fast",), networks=("lab",))
 
 
 def test_a_policy_is_said_in_options_of_the_command() -> None:

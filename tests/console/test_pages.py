@@ -7,8 +7,12 @@ from html import unescape
 from zoneinfo import ZoneInfo
 
 import pytest
+from starlette.responses import Response
 
+from hotspare.api.inside import PlanRequest
 from hotspare.catalog.catalog import Catalog
+from hotspare.errors import PlatformUnavailable
+from hotspare.platforms.offers import Offers
 from hotspare.policy.load import LoadSample
 from tests.api.world import PASSWORD, World
 from tests.cli.images import change_image
@@ -212,6 +216,38 @@ def test_a_disk_is_downloaded_whole(world: World, anna: Visitor) -> None:
     answer = anna.client.get(point_at(world, "guest", "/disks/disk0"))
     assert answer.content == (world.program.folder / "images/guest.raw").read_bytes()
     anna.get(point_at(world, "guest", "/disks/disk7"), 404)
+
+
+def test_what_the_chosen_host_has_is_offered_and_what_was_chosen_is_asked_for(
+    world: World, anna: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Disk images have neither networks nor pools: those of the machine and of the host are made up."""
+    offers = Offers(pools=("fast",), networks=("default", "prod"), bridges=("br0",))
+    asked: list[PlanRequest] = []
+
+    def plan(_point: str, body: PlanRequest, *_: object) -> Response:
+        asked.append(body)
+        raise PlatformUnavailable("host2 does not answer", meaning="Nothing was restored")
+
+    monkeypatch.setattr("hotspare.console.restores.networks_of", lambda _machine: (("network", "lab"),))
+    monkeypatch.setattr(world.estate, "offers", lambda _uri: offers)
+    monkeypatch.setattr("hotspare.api.inside.plan_restore", plan)
+    path = point_at(world, "guest", "/restore")
+    page = anna.get(path)
+    assert "There: fast" in page
+    assert '<datalist id="networks"><option>default</option><option>prod</option></datalist>' in page
+    uri = world.estate.settings.platform
+    form = {"repository": key(world), "platform": uri, "name": "guest-again", "network:lab": "prod"}
+    said = anna.post(path, {**form, "pool": "fast", "do": "plan"}, 503).text
+    assert "host2 does not answer" in said
+    assert 'value="prod"' in said, "what was filled in is still there"
+    assert asked == [PlanRequest(name="guest-again", platform=uri, pool="fast", networks={"lab": "prod"})]
+
+    def silent(_uri: str) -> Offers:
+        raise PlatformUnavailable("host2 has not answered yet")
+
+    monkeypatch.setattr(world.estate, "offers", silent)
+    assert "host2 has not answered yet" in anna.get(path)
 
 
 def test_a_machine_is_restored_once_its_plan_was_seen(world: World, anna: Visitor) -> None:

@@ -1,4 +1,4 @@
-"""Machines of another host by policy: selected, backed up there, stopped, lost on the way, tried again."""
+"""Machines of another host by policy: backed up there, stopped, lost on the way; and restored."""
 
 import json
 import signal
@@ -11,6 +11,7 @@ from hotspare.jobs.orders import Order
 from hotspare.units import MIB
 from lab import LabGuest
 from tests.jobs.daemon import Site, site, wait_for
+from tests.mover.over_http import restore_by_a_server
 from tests.mover.remote import Remote, eventually, leftovers
 from tests.storage.servers import Sshd
 
@@ -47,7 +48,7 @@ def ask(served: Site, remote: Remote, guest: LabGuest) -> str:
 
 
 def test_a_policy_of_two_hosts_one_of_which_goes_away(
-    served: Site, remote: Remote, guest: LabGuest, any_sshd: Sshd
+    served: Site, remote: Remote, guest: LabGuest, any_sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, (here, there) = remote.program, uris(remote)
     served.policy("nightly", both(remote, guest, "backup:\n  exclude_disks: ['vdz*']\n"))
@@ -64,6 +65,8 @@ def test_a_policy_of_two_hosts_one_of_which_goes_away(
     assert run["bytes_read"] >= 4 * MIB, "its events were heard"
     again = program.expect("policy", "run", "nightly", "-o", "json").document()
     assert {one["mode"] for one in again["results"] if one["machine"] == guest.name} == {"increment"}
+
+    restore_by_a_server(remote, guest, any_sshd, monkeypatch)
 
     (sample,) = program.expect(
         "load", "sample", "--platform", there, "--seconds", "0.5", "-o", "json"

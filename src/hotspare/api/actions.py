@@ -9,7 +9,7 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,8 @@ class Action:
     asked_by: str
     target: Target
     asked_at: datetime
+    without: Collection[str] = ()
+    """Variables that the command does not get."""
     state: State = "waiting"
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -107,11 +109,30 @@ class Actions:
         self._workers = ThreadPoolExecutor(at_once, "action")
 
     def begin(
-        self, kind: str, command: Sequence[str], arguments: Sequence[str], asked_by: str, target: Target
+        self,
+        kind: str,
+        command: Sequence[str],
+        arguments: Sequence[str],
+        asked_by: str,
+        target: Target,
+        *,
+        without: Collection[str] = (),
     ) -> Action:
-        """Have a command carried out; gives the action at once. Raises ``Conflict`` when too many wait."""
+        """Have a command carried out; gives the action at once.
+
+        Args:
+            kind: for who looks at the list.
+            command: its words.
+            arguments: that follow.
+            asked_by: by whom.
+            target: to whose scopes it belongs.
+            without: variables of the environment that the command does not get.
+
+        Raises:
+            Conflict: too many wait.
+        """
         words = (*command, "-o", "json", "--progress", "jsonl", *arguments)
-        action = Action(secrets.token_hex(6), kind, words, asked_by, target, datetime.now(UTC))
+        action = Action(secrets.token_hex(6), kind, words, asked_by, target, datetime.now(UTC), without)
         with self._lock:
             if sum(one.state == "waiting" for one in self._actions.values()) >= _WAITING_MAX:
                 raise Conflict(
@@ -158,6 +179,7 @@ class Actions:
             del self._actions[number]
 
     def _carry_out(self, action: Action) -> None:
+        given = {name: value for name, value in self._environment.items() if name not in action.without}
         with self._lock:
             if action.state != "waiting":
                 return
@@ -168,7 +190,7 @@ class Actions:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**self._environment, ASKED_BY: action.asked_by},
+                env={**given, ASKED_BY: action.asked_by},
                 # A Ctrl-C for the server is not one for its actions, which ``close`` stops.
                 start_new_session=True,
             )

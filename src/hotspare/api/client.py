@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from hotspare.errors import ConfigError, HotspareError, ServerUnavailable
 
 Document = dict[str, Any]
-_TIMEOUT = 60.0
+_TIMEOUT = 90.0
 _PAGE = 1000
 
 

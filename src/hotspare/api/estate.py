@@ -21,12 +21,13 @@ from hotspare.catalog.rows import PointRow, RunRow
 from hotspare.documents.machine import ListedMachine, listed_machines
 from hotspare.errors import HotspareError, NotThere, PointNotFound
 from hotspare.fleet.fleet import Fleet
-from hotspare.fleet.host import Host
+from hotspare.fleet.host import Host, RemoteHost
 from hotspare.fleet.period import Period, PeriodName, period_of
 from hotspare.fleet.report import Promised, Report, longest_promise, make_report, promises_of
 from hotspare.fleet.standing import KnownPolicy
 from hotspare.fleet.work import Work
 from hotspare.jobs.orders import Order
+from hotspare.platforms.offers import Offers
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.registry import plain_uri
 from hotspare.repository.point import RestorePoint, of_machines, order_of_points
@@ -153,14 +154,17 @@ class Estate:
             NotThere: there is none of that id, or none is set.
             HotspareError: it cannot be opened.
         """
-        urls = self.repositories()
-        url = self.settings.repository if key is None else urls.get(key)
+        return self.opened(self.url(key))
+
+    def url(self, key: str | None = None) -> str:
+        """Give the URL of a repository as settings or policies have it. Raises ``NotThere`` as above."""
+        url = self.settings.repository if key is None else self.repositories().get(key)
         if url is None:
             raise NotThere(
                 f"The server has no repository '{key}'" if key else "The server has no repository set",
                 hint="See /api/v1/repositories",
             )
-        return self.opened(url)
+        return url
 
     def opened(self, url: str | None = None) -> Repository:
         """Give the repository at a URL, else the one that is set, opened once."""
@@ -273,6 +277,17 @@ class Estate:
         with self._begin() as work:
             return question(work.platform_at(uri))
 
+    def offers(self, uri: str) -> Offers:
+        """Say what a machine can be given that is restored to a platform. Raises as ``Host.machines``."""
+        with self._begin() as work:
+            return work.host_at(uri).offers()
+
+    def on_other_host(self, uri: str, question: Callable[[RemoteHost], Answer]) -> Answer | None:
+        """Ask the host of a platform, if it is another one than this; else None. Raises as the question."""
+        with self._begin() as work:
+            host = work.other_host_at(uri)
+            return question(host) if host is not None else None
+
     def close(self) -> None:
         """Let go of everything."""
         self._clerk.submit(self._clerks.close).result()
@@ -317,6 +332,7 @@ class _WithOpened:
         self.catalog = work.catalog
         self.platform_at = work.platform_at
         self.host_at = work.host_at
+        self.other_host_at = work.other_host_at
         self.policies = work.policies
         self._estate = estate
 

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from hotspare.restore.files.opened import Opening
 
 
+_PLAIN = r"^[^\x00-\x1f]*$"
+Mapped = dict[
+    Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f=]*$")],
+    Annotated[str, Field(min_length=1, max_length=255, pattern=_PLAIN)],
+]
+"""Names, by those that they replace."""
+
+
 class Strict(BaseModel):
     """The body of a request; what is not known in it is refused, for it is most likely misspelt."""
 
@@ -31,9 +39,19 @@ class Strict(BaseModel):
 class PlanRequest(Strict):
     """Where a machine would be restored to."""
 
-    name: str = Field(min_length=1, max_length=255, description="Name of the machine to be.")
-    platform: str | None = Field(None, description="URI; else the one that is set.")
-    pool: str = Field("", max_length=255, description="The platform's store for its disks.")
+    name: str = Field(min_length=1, max_length=255, pattern=_PLAIN, description="Name of the machine to be.")
+    platform: str | None = Field(
+        default=None, description="URI, also of another host that policies name; else the one that is set."
+    )
+    pool: str = Field(
+        default="", max_length=255, pattern=_PLAIN, description="The platform's store for its disks."
+    )
+    networks: Mapped = Field(
+        default={},
+        max_length=100,
+        description="Networks there, by the name in the point of those they replace.",
+    )
+    bridges: Mapped = Field(default={}, max_length=100, description="The same of bridges.")
     keep_id: bool = False
     keep_macs: bool = False
 
@@ -74,14 +92,36 @@ def plan_restore(
     """Say what a restore as a new machine would make, without making anything."""
     from hotspare.restore.machine import machine_of, plan_with_data, refuse_no_space  # noqa: PLC0415 - as above
 
-    opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
-    uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
-    placement = Placement(pool=body.pool, keep_id=body.keep_id, keep_macs=body.keep_macs)
+    estate = server.estate
+    opened, found = point_for(estate, caller, Permission.RESTORE, point, repository)
+    uri = refuse_target(estate, caller, opened.backend.url, found, body.platform)
+    url, words = estate.url(repository), restore_words(body, found)
+    there = estate.on_other_host(uri, lambda host: host.plan_restore(url, words))
+    if there is not None:
+        return answer("restore-plan", point=found.id, in_place=False, plan=there)
+    placement = Placement(
+        pool=body.pool,
+        networks=body.networks,
+        bridges=body.bridges,
+        keep_id=body.keep_id,
+        keep_macs=body.keep_macs,
+    )
     request = TargetRequest(name=body.name, folder=None, placement=placement)
-    plan = server.estate.on_platform(uri, lambda platform: platform.plan_target(machine_of(found), request))
+    plan = estate.on_platform(uri, lambda platform: platform.plan_target(machine_of(found), request))
     plan = plan_with_data(opened, found, plan)
     refuse_no_space(plan)
     return answer("restore-plan", point=found.id, in_place=False, plan=plan_fields(plan))
+
+
+def restore_words(body: PlanRequest, point: RestorePoint, *more: str) -> list[str]:
+    """Say what is asked for in words of ``hotspare restore``; ``more`` are options of it."""
+    words = [f"--to={body.name}"]
+    if body.pool:
+        words.append(f"--pool={body.pool}")
+    words += [f"--map-network={old}={new}" for old, new in body.networks.items()]
+    words += [f"--map-bridge={old}={new}" for old, new in body.bridges.items()]
+    chosen = {"--keep-uuid": body.keep_id, "--keep-macs": body.keep_macs}
+    return [*words, *(flag for flag, wanted in chosen.items() if wanted), *more, "--", point.id]
 
 
 def refuse_target(estate: Estate, caller: Caller, url: str, point: RestorePoint, platform: str | None) -> str:
@@ -98,10 +138,19 @@ def refuse_target(estate: Estate, caller: Caller, url: str, point: RestorePoint,
             meaning="Nothing was restored",
             hint=f"It knows {', '.join(estate.platforms())}",
         )
-    tags = target_of_point(url, point).tags
-    if not caller.may(Permission.RESTORE, Target(repository=url, platform=uri, tags=tags)):
+    if not _may_restore_to(caller, url, point, uri):
         raise NotPermitted(f"{caller.name} may not restore to {uri}", meaning="Nothing was restored")
     return uri
+
+
+def restore_targets(estate: Estate, caller: Caller, url: str, point: RestorePoint) -> list[str]:
+    """Give the URIs of the platforms that the caller may restore a point to: of this host and of others."""
+    return [uri for uri in estate.platforms() if _may_restore_to(caller, url, point, uri)]
+
+
+def _may_restore_to(caller: Caller, url: str, point: RestorePoint, uri: str) -> bool:
+    tags = target_of_point(url, point).tags
+    return caller.may(Permission.RESTORE, Target(repository=url, platform=uri, tags=tags))
 
 
 def refuse_foreign_path(path: str) -> None:

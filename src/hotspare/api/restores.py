@@ -13,10 +13,11 @@ from hotspare.access.tokens import Caller
 from hotspare.api.answers import answer
 from hotspare.api.estate import Estate
 from hotspare.api.guard import CallerHere, ServerHere
-from hotspare.api.inside import PlanRequest, opening_of, refuse_foreign_path, refuse_target
+from hotspare.api.inside import PlanRequest, opening_of, refuse_foreign_path, refuse_target, restore_words
 from hotspare.api.see import RepositoryKey, point_for
 from hotspare.block.device import BlockReader
 from hotspare.errors import PathNotFound, UsageError
+from hotspare.mover.control import REPOSITORY_ON_HOST
 from hotspare.units import MIB
 
 _PIECE = 4 * MIB
@@ -50,13 +51,17 @@ def begin_restore(
     opened, found = point_for(server.estate, caller, Permission.RESTORE, point, repository)
     uri = refuse_target(server.estate, caller, opened.backend.url, found, body.platform)
     request.state.detail = {"machine": found.machine_name, "name": body.name, "platform": uri}
-    words = [f"--repository={opened.backend.url}", f"--platform={uri}", f"--to={body.name}"]
-    if body.pool:
-        words.append(f"--pool={body.pool}")
-    chosen = {"--keep-uuid": body.keep_id, "--keep-macs": body.keep_macs, "--start": body.start}
-    words += [flag for flag, wanted in chosen.items() if wanted]
-    target = Target(repository=opened.backend.url, platform=uri)
-    action = server.actions.begin("restore", ["restore"], [*words, "--", found.id], caller.name, target)
+    url = server.estate.url(repository)
+    more = [f"--repository={url}", f"--platform={uri}", *(["--start"] if body.start else [])]
+    action = server.actions.begin(
+        "restore",
+        ["restore"],
+        restore_words(body, found, *more),
+        caller.name,
+        Target(repository=opened.backend.url, platform=uri),
+        # It speaks of the repository that is set, and the command takes the one it is given for that.
+        without=() if url == server.estate.settings.repository else (REPOSITORY_ON_HOST,),
+    )
     return answer("action", http_status=202, action=action.fields())
 
 

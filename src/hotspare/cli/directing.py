@@ -13,14 +13,13 @@ from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
 from hotspare.cli.options import ProgressForm
 from hotspare.errors import ConfigError, PermissionRefused
-from hotspare.mover.control import Mover, parse_remote_platform
+from hotspare.mover.control import REPOSITORY_ON_HOST, Mover, parse_remote_platform
 from hotspare.mover.wire import Secret, Start
 from hotspare.repository.keys.slot import Credential, KeyFile, RecoveryKey
 from hotspare.settings import Settings
 from hotspare.storage.registry import local_folder
 from hotspare.storage.s3_settings import FILE_VARIABLES
 
-REPOSITORY_ON_HOST = "HOTSPARE_REPOSITORY_ON_HOST"
 STORE_VARIABLES = ("AWS_", "HOTSPARE_S3_", "HOTSPARE_CA_BUNDLE")
 """What the names of variables begin with that the other host gets."""
 

@@ -12,6 +12,7 @@ from hotspare.cli.other_host import OtherHost, machine_among, pools_at
 from hotspare.documents.host import HostReport
 from hotspare.errors import HotspareError, PlatformUnavailable
 from hotspare.fleet.host import QUICK_SECONDS
+from hotspare.platforms.offers import Offers
 from hotspare.platforms.platform import Machine
 from hotspare.policy.load import LoadSample
 
@@ -110,3 +111,7 @@ class KnownHost:
         """See ``Host``; of the last time that it was asked, whatever ``seconds`` are wanted."""
         del seconds
         return self.hosts.report(self.uri).load
+
+    def offers(self) -> Offers:
+        """See ``Host``."""
+        return self.hosts.report(self.uri).offers

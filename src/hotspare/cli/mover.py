@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -63,9 +64,9 @@ def host(
     seconds: Annotated[float, Parameter(validator=Number(gte=0, lte=600))] = 0.0,
     options: Options = DEFAULTS,
 ) -> None:
-    """Say which machines this host has, and on which storage pools their disks lie.
+    """Say which machines this host has, on what their disks lie, and what new machines can be given.
 
-    That is what a server asks which backs up machines of this host by policy; nothing is kept of it.
+    That is what a server asks which backs up and restores machines of this host; nothing is kept of it.
 
     Args:
         platform: URI of the platform; else HOTSPARE_PLATFORM, else qemu:///system.
@@ -76,12 +77,15 @@ def host(
         here = ThisHost(session.platform())
         machines = here.machines()
         pools = {one.id: here.pools(one) for one in machines}
-        report = HostReport(machines, pools, here.load(seconds) if seconds else None)
+        load = here.load(seconds) if seconds else None
+        report = HostReport(machines, pools, load, here.offers())
         if session.as_json:
             output.print_document(host_document(report))
             return
         rows = [(one.name, one.state.value, ", ".join(sorted(pools[one.id])) or "-") for one in machines]
         output.print_table(("MACHINE", "POWER", "POOLS"), rows)
+        for what, names in asdict(report.offers).items():
+            output.print_text(f"For new machines, {what}: {', '.join(names) or 'none'}")
 
 
 app.help_epilogue = closing(

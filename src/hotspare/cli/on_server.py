@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hotspare.api.client import Client, Document
-from hotspare.cli import backup, job, machine, output, point, policy, report, run
+from hotspare.cli import backup, job, machine, output, point, policy, report, restore, run
 from hotspare.cli.app import app
 from hotspare.cli.backup_options import Selection
 from hotspare.cli.options import Options
+from hotspare.cli.placement import AS_USUAL
 from hotspare.cli.quantities import parse_moment
-from hotspare.errors import ConfigError, HotspareError, PartialFailure, PermissionRefused, UsageError
+from hotspare.documents.form import error_of
+from hotspare.errors import ConfigError, PermissionRefused, PointNotFound, UsageError
 from hotspare.policy.yaml_text import dump
 from hotspare.settings import passphrase_in
 from hotspare.units import format_bytes
@@ -38,7 +40,8 @@ def run_on_server(options: Options, words: Sequence[str]) -> int:
             "This command cannot be put to a server yet",
             meaning="Nothing was done",
             hint="Log in to the server's host and run it there; "
-            "with --server there are machine, point, run and policy list and show, report, backup, and job",
+            "with --server there are machine, point, run and policy list and show, report, backup, job, and"
+            " restore --to",
         )
     client = Client(str(options.server), _token(), _certificate())
     document = asked(client, bound)
@@ -111,7 +114,59 @@ def _back_up(client: Client, bound: BoundArguments) -> Document:
     body = {"machines": list(dict.fromkeys(names)), "platform": platform}
     # Asked again with the same key after a lost answer, the server begins nothing twice.
     action = client.post("backups", body=body, key=secrets.token_hex(16))["action"]
-    output.note(f"The server backs up as its action {action['id']}; it goes on if this is interrupted.")
+    return _result_of(client, action, "backs up")
+
+
+def _restore(client: Client, bound: BoundArguments) -> Document:
+    """Have a machine made, on the server's host or another that it reaches."""
+    given = {name: value for name, value in bound.arguments.items() if value}
+    where = given.get("where", AS_USUAL)
+    placement = where.placement()
+    plain = {"point", "to", "platform", "start", "dry_run", "where", "options"}
+    if (
+        given.keys() - plain
+        or "to" not in given
+        or where.folder
+        or placement.places
+        or placement.machine_types
+    ):
+        raise UsageError(
+            "A restore that is put to a server makes a new machine: --to, with --platform, --pool,"
+            " --map-network, --map-bridge, --keep-uuid, --keep-macs, --start and --dry-run",
+            meaning="Nothing was restored",
+            hint="Log in to the server's host for all else",
+        )
+    body = {
+        "name": given["to"],
+        "platform": given.get("platform"),
+        "pool": placement.pool,
+        "networks": placement.networks,
+        "bridges": placement.bridges,
+        "keep_id": placement.keep_id,
+        "keep_macs": placement.keep_macs,
+    }
+    point = _point_of(client, bound.args[0])
+    if given.get("dry_run"):
+        return client.post("points", point, "restore-plan", body=body)
+    body["start"] = bool(given.get("start"))
+    action = client.post("points", point, "restore", body=body, key=secrets.token_hex(16))["action"]
+    return _result_of(client, action, "restores")
+
+
+def _point_of(client: Client, reference: str) -> str:
+    """Give the id of a restore point: of that id, or the newest of the machine with that name."""
+    try:
+        found = [client.get("points", reference)["point"]]
+    except PointNotFound:
+        found = client.all("points", machine=reference)["points"]
+        if not found:
+            raise
+    return str(found[-1]["id"])
+
+
+def _result_of(client: Client, action: Document, does: str) -> Document:
+    """Wait for an action, and give the document of its command; with the error that it ended with."""
+    output.note(f"The server {does} as its action {action['id']}; it goes on if this is interrupted.")
     while action["state"] in {"waiting", "running"}:
         time.sleep(_ASKED_SECONDS)
         action = client.get("actions", action["id"])["action"]
@@ -147,8 +202,7 @@ def _retry_job(client: Client, bound: BoundArguments) -> Document:
 def _refuse_failed(document: Document) -> None:
     error = document.get("_error")
     if error:
-        kind = PartialFailure if error["code"] == PartialFailure.code else HotspareError
-        raise kind(error["what"], meaning=error.get("meaning", ""), hint=error.get("hint", ""))
+        raise error_of(error)
 
 
 _ASKED: dict[Any, Callable[[Client, BoundArguments], Document]] = {
@@ -166,6 +220,7 @@ _ASKED: dict[Any, Callable[[Client, BoundArguments], Document]] = {
     policy.list_policies: lambda client, _bound: client.get("policies"),
     policy.show: lambda client, bound: client.get("policies", bound.args[0]),
     backup.backup: _back_up,
+    restore.restore: _restore,
     job.list_jobs: _jobs,
     job.show: lambda client, bound: client.get("jobs", bound.args[0]),
     job.add: _ask_for_job,

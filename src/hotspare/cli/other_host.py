@@ -1,7 +1,9 @@
-"""A platform of another host: looked at, and its machines backed up, by the mover there."""
+"""A platform of another host: looked at, its machines backed up and restored, by the mover there."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -9,12 +11,13 @@ import msgspec
 from hotspare.backup.claim import UNDISPUTED, Claim
 from hotspare.cancellation import Cancellation
 from hotspare.cli.directing import Errand, run_errand
+from hotspare.cli.heard import Heard, WatchedClaim
 from hotspare.documents.form import error_of
 from hotspare.documents.host import HostReport, read_host
-from hotspare.documents.progress import event_of
 from hotspare.errors import HotspareError, Interrupted, MachineNotFound, PlatformUnavailable, StorageError
 from hotspare.events import Listener, Progress, ignore
 from hotspare.mover.control import parse_remote_platform
+from hotspare.platforms.offers import Offers
 from hotspare.platforms.platform import Machine
 from hotspare.policy.load import LoadSample
 from hotspare.repository.abandoned import settle_abandoned
@@ -24,7 +27,11 @@ from hotspare.repository.repository import Repository
 from hotspare.settings import Settings
 
 PATIENCE = 60.0
-"""Seconds that a host has to say what machines it has."""
+"""Seconds that a host has to say what machines it has, or what a restore would make there."""
+LOOKING_SECONDS = 30.0
+"""For how long a host that was lost is looked at: what it was about to finish may take that long."""
+_LOOKS_EVERY = 3.0
+"""Seconds."""
 _Credential = Callable[[str], Credential]
 """Gives what opens the repository at a URL."""
 
@@ -56,6 +63,10 @@ class OtherHost:
         """See ``Host``."""
         return self.report(seconds).load
 
+    def offers(self) -> Offers:
+        """See ``Host``."""
+        return self.report().offers
+
     def report(self, seconds: float = 0.0) -> HostReport:
         """Have it say what there is, and for so many seconds how busy it is; 0 leaves that out.
 
@@ -64,26 +75,9 @@ class OtherHost:
             PermissionRefused: it does not let us in.
             HotspareError: what it says is wrong there.
         """
-        heard = _Heard(ignore)
-        cancellation = Cancellation()
-        patience = threading.Timer(PATIENCE + seconds, cancellation.cancel)
-        patience.start()
+        said = self._answer(("mover", "host", f"--seconds={seconds}"), "what machines it has", seconds)
         try:
-            status = self._have_done(("mover", "host", f"--seconds={seconds}"), heard, cancellation)
-        except Interrupted:
-            status = Interrupted.exit_status
-        finally:
-            patience.cancel()
-        if cancellation.requested:
-            raise PlatformUnavailable(
-                f"{self.uri} did not say within {PATIENCE:.0f} s what machines it has",
-                meaning="Nothing was done with machines of that host",
-                hint="Log in there with ssh, and see whether 'hotspare machine list' answers",
-            )
-        if status != 0:
-            raise heard.error(self.uri)
-        try:
-            found = read_host(heard.out, self.uri)
+            found = read_host(said, self.uri)
         except ValueError as error:
             raise PlatformUnavailable(
                 f"What {self.uri} says of its machines cannot be understood: {error}",
@@ -117,7 +111,7 @@ class OtherHost:
             HotspareError: what went wrong there, as ``backup_machine`` raises it here.
         """
         opened, url = repository
-        heard, watched = _Heard(listener), _WatchedClaim(claim)
+        heard, watched = Heard(listener), WatchedClaim(claim)
         try:
             self._have_done(("backup", machine, *words), heard, cancellation, url, watched)
         except PlatformUnavailable:
@@ -134,17 +128,138 @@ class OtherHost:
             listener(Progress(point.machine_name, disk.name, *counts))
         return point
 
+    def plan_restore(self, repository: str | None, words: Sequence[str]) -> dict[str, Any]:
+        """Have it say what a restore would make there, without making anything.
+
+        Args:
+            repository: the URL that settings or policy name it by.
+            words: what follows ``hotspare restore``.
+
+        Returns: the plan, as ``documents.plan.plan_fields`` describes one.
+
+        Raises:
+            PlatformUnavailable: it does not answer, or not in time.
+            HotspareError: what stands in the way of such a restore there.
+        """
+        said = self._answer(("restore", "--dry-run", *words), "what would be made there", 0.0, repository)
+        plan: dict[str, Any] = _document(said, self.uri)["plan"]
+        return plan
+
+    def restore(
+        self,
+        repository: str | None,
+        name: str,
+        words: Sequence[str],
+        heard: Heard,
+        cancellation: Cancellation,
+    ) -> dict[str, Any]:
+        """Have a machine made there from a restore point, and give the document that describes it.
+
+        Args:
+            repository: the URL that settings or policy name it by.
+            name: of the machine to be, as ``words`` have it.
+            words: what follows ``hotspare restore``.
+            heard: told what is said there.
+            cancellation: stops it there, at its next safe moment.
+
+        Raises:
+            PlatformUnavailable: the host cannot be reached, or was lost on the way; its meaning says whether
+                there is a machine.
+            HotspareError: what went wrong there.
+        """
+        watched = WatchedClaim()
+        try:
+            status = self._have_done(("restore", *words), heard, cancellation, repository, watched)
+        except PlatformUnavailable as error:
+            if watched.may_commit:
+                raise self._found_after(error, name, cancellation) from error
+            if heard.something:
+                raise _never_made(error, name) from error
+            meaning = error.meaning or "Nothing was restored"
+            raise PlatformUnavailable(error.what, meaning=meaning, hint=error.hint) from error
+        if status != 0:
+            raise heard.error(self.uri)
+        return _document(heard.out, self.uri)
+
+    def _found_after(
+        self, error: PlatformUnavailable, name: str, cancellation: Cancellation
+    ) -> PlatformUnavailable:
+        """Look whether a machine is there whose restore was about to be finished when the host was lost."""
+        end = time.monotonic() + LOOKING_SECONDS
+        answered = False
+        while True:
+            try:
+                found = [one for one in self.machines() if one.name == name]
+                answered = True
+            except HotspareError:
+                found = []
+            if found or time.monotonic() > end or cancellation.requested:
+                break
+            cancellation.pause(_LOOKS_EVERY)
+        see = f"'hotspare machine list --platform {self.uri}'"
+        if found:
+            return PlatformUnavailable(
+                error.what,
+                meaning=f"The machine {name} is there, with all its data; it is {found[0].state.value}."
+                " The connection was lost after that, and whatever else was asked for may not have been done",
+                hint="Use it; it does not have to be restored again",
+            )
+        if answered:
+            return PlatformUnavailable(
+                error.what,
+                meaning=f"All data of {name} had been written, and it was to become a machine in that moment;"
+                f" there was none on {self.uri} when it was looked for afterwards",
+                hint=f"Look once more with {see}; if it is not there, begin the restore again",
+            )
+        return PlatformUnavailable(
+            error.what,
+            meaning=f"All data of {name} had been written, and it was to become a machine in that moment;"
+            " whether there is one is not known, as the host does not answer",
+            hint=f"When it does, see {see} before you begin the restore again",
+        )
+
+    def _answer(self, words: Sequence[str], what: str, seconds: float, repository: str | None = None) -> str:
+        """Have a question answered in time: by the document that a command prints.
+
+        Args:
+            words: of the command.
+            what: is asked, for the error.
+            seconds: that the answer takes anyway.
+            repository: URL of the one that the command opens.
+
+        Raises as ``report`` does.
+        """
+        heard, cancellation = Heard(ignore), Cancellation()
+        patience = threading.Timer(PATIENCE + seconds, cancellation.cancel)
+        patience.start()
+        try:
+            status = self._have_done(words, heard, cancellation, repository)
+        except Interrupted:
+            status = Interrupted.exit_status
+        finally:
+            patience.cancel()
+        if cancellation.requested:
+            raise PlatformUnavailable(
+                f"{self.uri} did not say within {PATIENCE:.0f} s {what}",
+                meaning="Nothing was done with machines of that host",
+                hint="Log in there with ssh, and see whether 'hotspare machine list' answers",
+            )
+        if status != 0:
+            raise heard.error(self.uri)
+        return heard.out
+
     def _have_done(
         self,
         words: Sequence[str],
-        heard: "_Heard",
+        heard: Heard,
         cancellation: Cancellation,
         repository: str | None = None,
         claim: Claim = UNDISPUTED,
     ) -> int:
+        options = words.index("--") if "--" in words else len(words)
         errand = Errand(
             platform=self.uri,
-            words=(*words, "--output", "json"),
+            words=(*words[:options], "--output=json", *words[options:]),
             repository=repository,
             credential=lambda: self._credential(repository or ""),
             said=heard,
@@ -156,6 +271,30 @@ class OtherHost:
         except StorageError as error:
             # Of the connection, which carries a store elsewhere; here it is the machines' host that is gone.
             raise PlatformUnavailable(error.what, meaning=error.meaning, hint=error.hint) from error
+
+
+def _never_made(error: PlatformUnavailable, name: str) -> PlatformUnavailable:
+    """Say what a connection means that was lost before the other host was told that it may finish."""
+    return PlatformUnavailable(
+        error.what,
+        meaning=f"There is no machine {name} of this restore, for it had no leave yet to finish. What it had"
+        " written there is removed, or kept beside its place, where the next restore like this one goes on",
+        hint="See whether the host can be reached with ssh, and begin the restore again; for two minutes the"
+        " one that was lost may still hold its disks there",
+    )
+
+
+def _document(said: str, uri: str) -> dict[str, Any]:
+    """Read the document that a command has printed on another host."""
+    try:
+        found: dict[str, Any] = msgspec.json.decode(said, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise PlatformUnavailable(
+            f"What {uri} says cannot be understood: {error}",
+            meaning="What was done there is not known",
+            hint="Install the same version of Hotspare on both hosts",
+        ) from error
+    return found
 
 
 def machine_among(machines: Sequence[Machine], reference: str, uri: str) -> Machine:
@@ -178,67 +317,7 @@ def pools_at(uri: str, pools: frozenset[str]) -> frozenset[str]:
     return frozenset(f"{host}:{pool}" for pool in pools)
 
 
-class _Heard:
-    """What a command has said over there: its document, its events, and its error."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.out = ""
-        self._listener = listener
-        self._rest = ""
-        self._lines: list[str] = []
-        """What was said beside events; the last is the error, if there was one."""
-
-    def __call__(self, stream: int, text: str) -> None:
-        if stream == 1:
-            self.out += text
-            return
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            event = event_of(line)
-            if event is not None:
-                self._listener(event)
-            elif line:
-                self._lines = [*self._lines[-20:], line]
-
-    def error(self, uri: str) -> HotspareError:
-        """Give what went wrong there."""
-        for line in reversed([*self._lines, self._rest]):
-            try:
-                fields = msgspec.json.decode(line)
-            except msgspec.DecodeError:
-                continue
-            if isinstance(fields, dict) and fields.get("type") == "error":
-                return error_of(fields)
-        said = " ".join(self._lines) or "it said nothing"
-        return HotspareError(f"The command on {uri} failed: {said}", meaning="No restore point was made")
-
-
-class _WatchedClaim:
-    """Fulfils ``Claim``: asks another, and remembers what it said."""
-
-    def __init__(self, claim: Claim) -> None:
-        self._claim = claim
-        self.session = ""
-        self.may_commit = False
-        self.refusal: HotspareError | None = None
-
-    def begun(self, session: str) -> None:
-        self.session = session
-        self._asked(lambda: self._claim.begun(session))
-
-    def before_commit(self) -> None:
-        self._asked(self._claim.before_commit)
-        self.may_commit = True
-
-    def _asked(self, ask: Callable[[], None]) -> None:
-        try:
-            ask()
-        except HotspareError as error:
-            self.refusal = error
-            raise
-
-
-def _point(repository: Repository, machine: str, heard: _Heard, uri: str) -> RestorePoint:
+def _point(repository: Repository, machine: str, heard: Heard, uri: str) -> RestorePoint:
     """Give the restore point that a backup says it has made. Raises what it says went wrong."""
     try:
         (result,) = msgspec.json.decode(heard.out)["results"]

@@ -52,6 +52,22 @@ class PlacementOptions:
             keep_macs=self.keep_macs,
         )
 
+    def words(self) -> list[str]:
+        """Give the options that say the same on a command line."""
+        one_each = {"--folder": self.folder, "--pool": self.pool}
+        many = {
+            "--place": self.place,
+            "--map-network": self.map_network,
+            "--map-bridge": self.map_bridge,
+            "--map-machine": self.map_machine,
+        }
+        flags = {"--keep-uuid": self.keep_uuid, "--keep-macs": self.keep_macs}
+        return [
+            *(f"{name}={value}" for name, value in one_each.items() if value),
+            *(f"{name}={value}" for name, values in many.items() for value in values or ()),
+            *(name for name, wanted in flags.items() if wanted),
+        ]
+
 
 AS_USUAL = PlacementOptions()
 

@@ -18,7 +18,7 @@ from hotspare.replication.failover.cards import choose_macs
 from hotspare.replication.failover.report import Loss, Report
 from hotspare.replication.link.client import LocalClient
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import FailoverPolicy, Protection
+from hotspare.replication.model import FailoverPolicy, NamedProtection, Protection
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
@@ -258,7 +258,7 @@ def _tell_policy(machine: str, now: FailoverPolicy, options: Options) -> None:
 
 def _macs(agent: LocalClient, protection: Protection, choices: tuple[str, ...]) -> dict[str, str]:
     """Give what each card's MAC address becomes. Raises ``UsageError``, ``MachineNotFound``."""
-    cards = agent.call(service.CARDS, service.Named(protection=protection.id)).cards
+    cards = agent.call(service.CARDS, NamedProtection(protection=protection.id)).cards
     return choose_macs(_pairs(choices), [card.mac for card in cards if card.mac], protection.id)
 
 
@@ -303,7 +303,7 @@ def reprotect(machine: str, *, state: State = None, options: Options = DEFAULTS)
         options: See below.
     """
     with agent_of(state, options) as agent:
-        made = agent.call(service.REPROTECT, service.Named(protection=machine), timeout=_LONG_SECONDS)
+        made = agent.call(service.REPROTECT, NamedProtection(protection=machine), timeout=_LONG_SECONDS)
     if options.output == "json":
         output.print_document(output.document("protection", id=made.id, machine=made.machine))
     else:
@@ -322,7 +322,7 @@ def lease(machine: str, *, state: State = None, options: Options = DEFAULTS) -> 
         options: See below.
     """
     with agent_of(state, options) as agent:
-        status = agent.call(service.LEASE_STATUS, service.Named(protection=machine))
+        status = agent.call(service.LEASE_STATUS, NamedProtection(protection=machine))
     if options.output == "json":
         fields = msgspec.to_builtins(status)
         fields["protection"], fields["machine"] = status.protection.id, status.protection.machine

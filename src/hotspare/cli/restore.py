@@ -9,12 +9,14 @@ from cyclopts import Parameter
 from hotspare.cancellation import cancelled_by_signals
 from hotspare.cli import output
 from hotspare.cli.confirmation import confirm as ask
+from hotspare.cli.directed import claim_on_runs
 from hotspare.cli.documents import left_out, machine_fields
 from hotspare.cli.help import OPENING, closing, noun
 from hotspare.cli.history import History
 from hotspare.cli.options import DEFAULTS, Options
 from hotspare.cli.placement import AS_USUAL, PlacementOptions, assignments, print_plan
 from hotspare.cli.progress import shown_progress
+from hotspare.cli.restore_elsewhere import restore_there
 from hotspare.cli.restore_ends import confirm, in_place_platform, undo
 from hotspare.cli.session import Session
 from hotspare.documents.plan import plan_fields
@@ -102,8 +104,11 @@ def restore(
             hint=_SEE,
         )
     with Session(options, platform=platform) as session:
+        other = session.other_host_at(session.settings.platform) if to and not dry_run else None
         if disk:
             _restore_disks(session, point, _targets(disk), disk_options)
+        elif other is not None and to:
+            restore_there(session, other, point, to, where, start=start)
         else:
             request = TargetRequest(name=to, folder=where.folder, placement=where.placement()) if to else None
             shape = _Shape(session, request, power_off=power_off, yes=yes)
@@ -217,7 +222,13 @@ def _restore_machine(session: Session, reference: str, shape: _Shape, *, start: 
     ):
         run.point = point.id
         machine, written = restore_machine(
-            repository, point, plan.name, create, run.watching(listener), cancellation
+            repository,
+            point,
+            plan.name,
+            create,
+            run.watching(listener),
+            cancellation,
+            claim_on_runs().before_commit,
         )
         if start:
             _start(shape.platform, plan.name)

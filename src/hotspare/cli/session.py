@@ -33,6 +33,7 @@ from hotspare.storage.wrappers.throttle import ThrottledBackend, TokenBucket
 
 if TYPE_CHECKING:
     from hotspare.cli.known_hosts import KnownHosts
+    from hotspare.cli.other_host import OtherHost
 
 
 class Session:
@@ -175,12 +176,21 @@ class Session:
             PlatformUnavailable: nothing answers there; of another host that is found out when it is asked.
             UsageError: it is none.
         """
-        if parse_remote_platform(uri) is None:
+        other = self.other_host_at(uri)
+        if other is None:
             return ThisHost(self.platform_at(uri))
+        return self._known_hosts.known(other) if self._known_hosts is not None else other
+
+    def other_host_at(self, uri: str) -> "OtherHost | None":
+        """Give the host of a platform, to have something done there; None for one of this host.
+
+        Raises ``UsageError`` for a URI that names no host.
+        """
+        if parse_remote_platform(uri) is None:
+            return None
         from hotspare.cli.other_host import OtherHost  # noqa: PLC0415 - most commands need none
 
-        other = OtherHost(uri, self.settings, self.credential)
-        return self._known_hosts.known(other) if self._known_hosts is not None else other
+        return OtherHost(uri, self.settings, self.credential)
 
     def platform(self) -> Platform:
         """Connect to the platform that is set.

@@ -1,8 +1,7 @@
-"""Restore points: what they hold, their files, and getting back a machine, a disk or a file."""
+"""Restore points: what they hold, their files, and getting back a disk or a file."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
@@ -11,26 +10,12 @@ from starlette.responses import Response, StreamingResponse
 from hotspare.access.roles import Permission
 from hotspare.api import do, inside, restores, see
 from hotspare.api.guard import CallerHere, ServerHere
-from hotspare.api.inside import PlanRequest
-from hotspare.api.restores import RestoreRequest
 from hotspare.console.document import document_of, waits
-from hotspare.console.failures import said_in_form
 from hotspare.console.figures import FiguresHere
-from hotspare.console.form import FormHere, body_of
-from hotspare.console.inventory import chosen_from
+from hotspare.console.form import FormHere
 from hotspare.console.rendering import page, see_other
-from hotspare.errors import HotspareError
 
 _OCTETS = "application/octet-stream"
-
-
-def choose_machine(
-    request: Request, caller: CallerHere, figures: FiguresHere, q: str = "", number: int = 1
-) -> Response:
-    """Ask what is to be restored: a machine that has restore points."""
-    restorable = [one for one in figures.standings(caller) if one.line.last is not None]
-    chosen = chosen_from(restorable, q, "", "", number)
-    return page(request, "restore.html", title="Restore", chosen=chosen, q=q)
 
 
 def show_point(
@@ -119,75 +104,6 @@ def _download(name: str, size: int, pieces: Iterator[bytes], stack: ExitStack) -
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
     return StreamingResponse(content(), media_type=_OCTETS, headers=headers)
-
-
-def ask_where(
-    request: Request, point: str, server: ServerHere, caller: CallerHere, repository: str
-) -> Response:
-    """Ask where a machine is to be restored to."""
-    found = document_of(see.show_point(point, server, caller, repository))["point"]
-    wanted = {"name": f"{found['machine']}-restored", "platform": server.estate.settings.platform}
-    return _where(request, found, server, repository, wanted)
-
-
-def restore(request: Request, point: str, server: ServerHere, caller: CallerHere, form: FormHere) -> Response:
-    """Say what a restore would make; and once that was seen, begin it."""
-    repository = form.text("repository")
-    found = document_of(see.show_point(point, server, caller, repository))["point"]
-    wanted = {
-        "name": form.text("name"),
-        "platform": form.text("platform"),
-        "pool": form.text("pool"),
-        "keep_id": form.flag("keep_id"),
-        "keep_macs": form.flag("keep_macs"),
-    }
-    start = form.flag("start")
-    try:
-        if form.text("do") == "restore":
-            body = body_of(RestoreRequest, **wanted, start=start)
-            answer = restores.begin_restore(point, body, request, server, caller, repository)
-            return see_other(f"/activity/actions/{document_of(answer)['action']['id']}", "begun")
-        asked = body_of(PlanRequest, **wanted)
-        request.state.detail = {"name": asked.name, "platform": asked.platform, "dry_run": True}
-        plan = document_of(inside.plan_restore(point, asked, server, caller, repository))["plan"]
-    except HotspareError as error:
-        return said_in_form(
-            request,
-            "restore-where.html",
-            error,
-            **_fields(found, server.estate.platforms(), repository, {**wanted, "start": start}),
-        )
-    return _where(request, found, server, repository, {**wanted, "start": start}, plan)
-
-
-def _where(
-    request: Request,
-    point: dict[str, Any],
-    server: ServerHere,
-    repository: str,
-    wanted: dict[str, Any],
-    plan: dict[str, Any] | None = None,
-) -> Response:
-    fields = _fields(point, server.estate.platforms(), repository, wanted, plan)
-    return page(request, "restore-where.html", error=None, **fields)
-
-
-def _fields(
-    point: dict[str, Any],
-    platforms: list[str],
-    repository: str,
-    wanted: dict[str, Any],
-    plan: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    usual = {"pool": "", "keep_id": False, "keep_macs": False, "start": False}
-    return {
-        "title": f"Restore {point['machine']} as a new machine",
-        "point": point,
-        "platforms": platforms,
-        "repository": repository,
-        "wanted": {**usual, **wanted},
-        "plan": plan,
-    }
 
 
 def _crumbs(path: str) -> list[tuple[str, str]]:

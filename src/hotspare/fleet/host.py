@@ -4,10 +4,12 @@ Machines are backed up by who carries a run out; here they are only looked at.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from hotspare.platforms.offers import Offers, offers_of
 from hotspare.platforms.platform import Machine, Platform
 from hotspare.platforms.pools import pools_of
 from hotspare.policy.load import LoadSample, sample_between
@@ -44,6 +46,27 @@ class Host(Protocol):
         """Look how busy it is, for a while; None where that is not counted. Raises as ``machines``."""
         ...
 
+    def offers(self) -> Offers:
+        """Say what a machine that is restored there can be given. Raises as ``machines``."""
+        ...
+
+
+class RemoteHost(Protocol):
+    """A host where something is done by the mover there."""
+
+    def plan_restore(self, repository: str | None, words: Sequence[str]) -> dict[str, Any]:
+        """Give the plan of ``hotspare restore WORDS`` there, as documents have it.
+
+        Args:
+            repository: the URL that settings or policy name it by.
+            words: with the name of the machine to be, and the restore point.
+
+        Raises:
+            PlatformUnavailable: the host does not answer.
+            HotspareError: what stands in the way of such a restore.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ThisHost:
@@ -76,3 +99,7 @@ class ThisHost:
         time.sleep(seconds)
         after = self.platform.use(datetime.now(UTC))
         return sample_between(before, after) if after is not None else None
+
+    def offers(self) -> Offers:
+        """See ``Host``."""
+        return offers_of(self.platform)

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from hotspare.catalog.catalog import Catalog
 from hotspare.catalog.policy_files import PolicyFiles
-from hotspare.fleet.host import Host
+from hotspare.fleet.host import Host, RemoteHost
 from hotspare.platforms.platform import Platform
 from hotspare.repository.repository import Repository
 from hotspare.settings import Settings
@@ -32,6 +32,10 @@ class Work(Protocol):
 
     def host_at(self, uri: str) -> Host:
         """Give a platform to be looked at, of this host or another."""
+        ...
+
+    def other_host_at(self, uri: str) -> RemoteHost | None:
+        """Give the host of a platform, to have something done there; None for one of this host."""
         ...
 
     def policies(self) -> PolicyFiles:

@@ -43,6 +43,8 @@ from hotspare.storage.served.transport import READ_SIZE, ProgramTransport
 _LOOK_INTERVAL = 0.2
 """Seconds between two looks at whether the user wants to stop."""
 REMOTE_SCHEME = "qemu+ssh"
+REPOSITORY_ON_HOST = "HOTSPARE_REPOSITORY_ON_HOST"
+"""The variable that says what other hosts call the repository that is set."""
 
 
 def parse_remote_platform(uri: str) -> tuple[SshHost, str] | None:
@@ -206,8 +208,8 @@ class Mover:
             return error
         return PlatformUnavailable(
             error.what,
-            meaning="The command there is given up: what it made on the host is removed, and unless it had"
-            " come to its end there is no new restore point",
+            meaning="The command there is given up: unless it had come to its end, what it made on the host"
+            " is removed, and there is no new restore point",
             hint="See whether the host can be reached with ssh, and run the command again",
         )
 

@@ -20,7 +20,7 @@ import msgspec
 from hotspare.storage.served.frames import FrameDecoder
 
 MAGIC = b"HSMOVE\x00\x01"
-VERSION = 2
+VERSION = 3
 ALIVE_SECONDS = 15.0
 """Between two ``Alive``."""
 SILENT_SECONDS = 90.0
@@ -76,7 +76,7 @@ class Begun(msgspec.Struct, frozen=True, array_like=True, tag="begun"):
 
 
 class Committing(msgspec.Struct, frozen=True, array_like=True, tag="committing"):
-    """All is stored: may the restore point be published?"""
+    """All data is there: may the restore point be published, or the machine that was restored be defined?"""
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True, tag="verdict"):

@@ -50,6 +50,15 @@ def without_secrets(machine: Machine) -> str:
     return of_domain(machine.native)
 
 
+def networks_of(machine: Machine) -> tuple[tuple[str, str], ...]:
+    """Give what a machine's network cards are plugged into: ``network`` or ``bridge``, and its name."""
+    if not machine.native.lstrip().startswith("<domain"):
+        return ()
+    from hotspare.platforms.libvirt.mapping import networks_of as of_domain  # noqa: PLC0415 - see below
+
+    return of_domain(machine.native)
+
+
 # A platform's package is imported only when it is opened: a host without libvirt can use all others.
 
 

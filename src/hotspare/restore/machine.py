@@ -51,6 +51,7 @@ def restore_machine(
     create: Callable[[Machine], Target],
     listener: events.Listener,
     cancellation: Cancellation,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> RestoredMachine:
     """Make a machine, powered off, from a restore point.
 
@@ -64,6 +65,7 @@ def restore_machine(
         create: starts to make it; see ``Platform.create_target``.
         listener: told of the progress.
         cancellation: looked at before each piece.
+        before_commit: returns once the machine may be made known to its platform; what it raises ends all.
 
     Raises:
         TargetExists: the name or a file is taken.
@@ -82,6 +84,7 @@ def restore_machine(
             total += _write_machine_disk(repository, point, disk, target, name, listener, cancellation)
         listener(events.PhaseStarted(name, "commit"))
         cancellation.check()
+        before_commit()
         return RestoredMachine(target.finalize(), total)
     except StorageError as error:
         target.discard(keep_partial=True)

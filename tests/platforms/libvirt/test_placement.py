@@ -14,8 +14,10 @@ import pytest
 
 from hotspare.errors import HotspareError, PlatformUnavailable, TargetExists, UsageError
 from hotspare.platforms.libvirt.platform import LibvirtPlatform
+from hotspare.platforms.offers import offers_of
 from hotspare.platforms.placement import Placement
 from hotspare.platforms.platform import Machine, TargetRequest
+from hotspare.platforms.registry import networks_of
 from lab import connection, domain_name
 from lab.sweep import remove_domain
 from tests.platforms.libvirt.bare_machine import MIB, BareMachine
@@ -130,6 +132,16 @@ def test_to_a_pool_and_another_network(
     assert (volume.name(), volume.info()[1]) == (f"{name}-vda.qcow2", 2 * MIB)
     assert pool.listVolumes() == [volume.name()]
     assert sources[1] == f"{scratch_folder}/disks/{name}-vdb.raw"
+
+
+def test_what_there_is_to_choose_from_is_said(
+    platform: LibvirtPlatform, machine: Machine, network: str, pool: libvirt.virStoragePool
+) -> None:
+    offers = offers_of(platform)
+    assert network in offers.networks
+    assert pool.name() in offers.pools
+    assert networks_of(machine) == (("network", "elsewhere"),)
+    assert networks_of(msgspec.structs.replace(machine, native="")) == ()
 
 
 def test_identities_are_kept_if_they_are_free(

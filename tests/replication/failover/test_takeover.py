@@ -10,7 +10,7 @@ import pytest
 from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import FailoverPolicy, Phase, Status
+from hotspare.replication.model import FailoverPolicy, NamedProtection, Phase, Status
 from lab.guest import LabGuest
 from lab.two_hosts import Host
 from tests.replication.failover.trio import QUICK, STATE, Acknowledged, Trio, wait_until
@@ -152,7 +152,7 @@ def _comes_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> None:
     wait_until(lambda: not guest.running, "the old guest is ended")
     copy.fill("/data/new", 2**19)
     with trio.asking(hosts.standby) as asked:
-        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+        asked.call(service.REPROTECT, NamedProtection(protection=guest.name), timeout=60)
     wait_until(lambda: trio.phase(hosts.standby, guest.name) is Phase.PROTECTED, "it is protected again")
     status = _status(trio, hosts.standby, guest.name)
     print(f"way home: {status.bytes_compared} compared, {status.bytes_sent} sent")
@@ -172,7 +172,7 @@ def _agent_is_killed_at_home(trio: Trio, guest: LabGuest, copy: LabGuest) -> Non
     """Nothing but the fence stops the guest then."""
     hosts = trio.hosts
     with trio.asking(hosts.source) as asked:
-        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+        asked.call(service.REPROTECT, NamedProtection(protection=guest.name), timeout=60)
     trio.wait_armed(hosts.source, guest.name)
     guest.start_workload("/data/journal3")
     wait_until(lambda: int(guest.exec("cat /data/journal3 2>/dev/null | wc -l")) > 10, "it writes at home")

@@ -15,7 +15,7 @@ from hotspare.replication import protections
 from hotspare.replication.failover import service
 from hotspare.replication.failover.report import Card
 from hotspare.replication.link.wire import NOTHING
-from hotspare.replication.model import FailoverPolicy
+from hotspare.replication.model import FailoverPolicy, NamedProtection
 from lab.guest import LabGuest
 from lab.programs import run
 from lab.two_hosts import Host
@@ -217,7 +217,7 @@ def _comes_home(trio: Trio, guest: LabGuest) -> None:
     trio.start_agent(hosts.source)
     wait_until(lambda: trio.lease(hosts.source, guest.name).epoch == 2, "the source hears of it")
     with trio.asking(hosts.standby) as asked:
-        asked.call(service.REPROTECT, service.Named(protection=guest.name), timeout=60)
+        asked.call(service.REPROTECT, NamedProtection(protection=guest.name), timeout=60)
     trio.wait_armed(hosts.standby, guest.name)
     print(f"{time.monotonic() - began:.1f} s: protected in the other direction")
     asking = service.Failover(protection=guest.name, planned=True)

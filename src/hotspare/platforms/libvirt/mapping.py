@@ -1,7 +1,7 @@
 """Fitting a machine that came from elsewhere to this host: networks, types of machines, identities."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import libvirt
@@ -38,6 +38,23 @@ def planned_cards(root: ET.Element, *, keep_macs: bool) -> tuple[PlannedCard, ..
     )
 
 
+def networks_here(connection: libvirt.virConnect) -> tuple[str, ...]:
+    """Name the networks that libvirt knows, in order."""
+    with explained("The networks cannot be listed"):
+        return tuple(sorted(network.name() for network in connection.listAllNetworks()))
+
+
+def bridges_here() -> tuple[str, ...]:
+    """Name the bridges of this host, in order."""
+    return tuple(sorted(path.name for path in _DEVICES.glob("*") if (path / "bridge").is_dir()))
+
+
+def networks_of(native: str) -> tuple[tuple[str, str], ...]:
+    """Give what a domain's cards are plugged into: ``network`` or ``bridge``, and the name; each once."""
+    root = ET.fromstring(native)  # noqa: S314 - XML that libvirt gave us
+    return tuple(dict.fromkeys(_networks_needed(root)))
+
+
 def refuse_missing_networks(connection: libvirt.virConnect, root: ET.Element) -> list[str]:
     """Raise ``UsageError`` for a network or bridge that is not here; give warnings about what is inactive."""
     with explained("The networks cannot be listed"):
@@ -47,9 +64,7 @@ def refuse_missing_networks(connection: libvirt.virConnect, root: ET.Element) ->
         if kind == "network" and name not in networks:
             raise _missing("network", name, sorted(networks))
         if kind == "bridge" and not (_DEVICES / name).exists():
-            raise _missing(
-                "bridge", name, sorted(path.name for path in _DEVICES.glob("*") if (path / "bridge").is_dir())
-            )
+            raise _missing("bridge", name, bridges_here())
         if kind == "network" and not networks[name]:
             warnings.append(f"the network {name} is not active: virsh net-start {name}")
     return warnings
@@ -158,7 +173,7 @@ def _networks_needed(root: ET.Element) -> Iterator[tuple[str, str]]:
                 break
 
 
-def _missing(kind: str, name: str, there: list[str]) -> UsageError:
+def _missing(kind: str, name: str, there: Sequence[str]) -> UsageError:
     return UsageError(
         f"The machine is plugged into the {kind} {name!r}, which this host does not have",
         meaning="Nothing was written",

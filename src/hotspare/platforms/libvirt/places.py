@@ -70,6 +70,14 @@ def planned_disk(disk: MachineDisk, path: Path, image_format: str, pool: str = "
     )
 
 
+def usable_pools(connection: libvirt.virConnect) -> tuple[str, ...]:
+    """Name the storage pools that disks can be made in, in order."""
+    with explained("The storage pools cannot be listed"):
+        pools = [pool for pool in connection.listAllStoragePools() if pool.isActive()]
+        kinds = {pool.name(): ET.fromstring(pool.XMLDesc()).get("type") for pool in pools}  # noqa: S314 - libvirt's
+    return tuple(sorted(name for name, kind in kinds.items() if kind in _FOLDER_POOLS))
+
+
 def refresh_pool(connection: libvirt.virConnect, name: str) -> None:
     """Have libvirt see the files that were put into a pool."""
     with explained(f"libvirt does not look at its storage pool {name}"):

@@ -22,8 +22,10 @@ from hotspare.platforms.libvirt.connection import explained, find_domain, open_c
 from hotspare.platforms.libvirt.guest_files import guest_files
 from hotspare.platforms.libvirt.in_place import InPlaceTarget, Replacement
 from hotspare.platforms.libvirt.inventory import DomainDisks, describe_machine, inspect_disks
+from hotspare.platforms.libvirt.mapping import bridges_here, networks_here
 from hotspare.platforms.libvirt.marks import write_marks
 from hotspare.platforms.libvirt.offline import OfflineSnapshot
+from hotspare.platforms.libvirt.places import usable_pools
 from hotspare.platforms.libvirt.probe import probe_host
 from hotspare.platforms.libvirt.replicated import refuse_replicated
 from hotspare.platforms.libvirt.scratch import (
@@ -40,6 +42,7 @@ from hotspare.platforms.libvirt.target import LibvirtTarget, plan_domain
 from hotspare.platforms.libvirt.trial import is_trial, open_trial
 from hotspare.platforms.libvirt.undo import confirm_restore, undo_restore
 from hotspare.platforms.libvirt.use import host_use
+from hotspare.platforms.offers import Offers
 from hotspare.platforms.placement import TargetPlan
 from hotspare.platforms.platform import (
     Finding,
@@ -191,6 +194,11 @@ class LibvirtPlatform:
     def plan_target(self, machine: Machine, request: TargetRequest) -> TargetPlan:
         """Say what domain ``create_target`` would make."""
         return plan_domain(self._open, self.uri, machine, request).plan
+
+    def offers(self) -> Offers:
+        """See ``platforms.offers.OfferingPlatform``."""
+        networks, bridges = networks_here(self._open), bridges_here()
+        return Offers(pools=usable_pools(self._open), networks=networks, bridges=bridges)
 
     def sweep(self, request: SweepRequest) -> list[Remnant]:
         """Thaw, end jobs, and remove run folders and checkpoints of dead runs, on all domains."""

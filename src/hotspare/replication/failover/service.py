@@ -33,7 +33,6 @@ _ALIVE_SECONDS = 2.0
 _UP_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _COPY_SECONDS = 24 * 3600.0
-Named = NamedProtection
 
 
 class Failover(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,10 +105,10 @@ class LeaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 FAILOVER = Verb("failover.failover", Failover, Report, LOCAL)
 HAND_OVER = Verb("failover.hand-over", HandOver, Report, PEER)
 REHEARSE = Verb("failover.rehearse", Rehearse, Report, LOCAL)
-CARDS = Verb("failover.cards", Named, Cards, LOCAL)
-REPROTECT = Verb("failover.reprotect", Named, Protection, LOCAL)
+CARDS = Verb("failover.cards", NamedProtection, Cards, LOCAL)
+REPROTECT = Verb("failover.reprotect", NamedProtection, Protection, LOCAL)
 BECOME_STANDBY = Verb("failover.become-standby", BecomeStandby, Nothing, PEER)
-LEASE_STATUS = Verb("failover.status", Named, LeaseStatus)
+LEASE_STATUS = Verb("failover.status", NamedProtection, LeaseStatus)
 
 
 def register_failover(agent: "Agent", keeping: Keeping) -> None:
@@ -129,7 +128,7 @@ class _Service:
         self._agent = agent
         self._keeping = keeping
 
-    def status(self, _caller: Caller, asked: Named, _body: bytes) -> LeaseStatus:
+    def status(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> LeaseStatus:
         protection = self._agent.protection(asked.protection)
         keeper, me = self._keeping.keeper_for(protection), self._agent.identity.id
         record = keeper.record
@@ -169,7 +168,7 @@ class _Service:
             check_seconds=asked.check_seconds,
         )
 
-    def cards(self, _caller: Caller, asked: Named, _body: bytes) -> Cards:
+    def cards(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> Cards:
         """Asked for where the machine is at home: away from there, its way back must stay the same."""
         protection, me = self._agent.protection(asked.protection), self._agent.identity.id
         if protection.source != me or self._keeping.keeper_for(protection).record.holder != me:
@@ -181,7 +180,7 @@ class _Service:
         machine = machines.describe(_startable(protection).platform, protection.machine_id)
         return Cards(cards=tuple(cards_of(machine)))
 
-    def reprotect(self, _caller: Caller, asked: Named, _body: bytes) -> Protection:
+    def reprotect(self, _caller: Caller, asked: NamedProtection, _body: bytes) -> Protection:
         protection, me = self._agent.protection(asked.protection), self._agent.identity.id
         if protection.source == me:
             return protection  # it was done before
@@ -339,7 +338,9 @@ class _Service:
         """Whether the other host's agent answers, and the machine runs there."""
         try:
             with self._agent.client(protection.source) as client:
-                status = client.call(LEASE_STATUS, Named(protection=protection.id), timeout=_ALIVE_SECONDS)
+                status = client.call(
+                    LEASE_STATUS, NamedProtection(protection=protection.id), timeout=_ALIVE_SECONDS
+                )
         except PeerUnavailable:
             return False
         return status.runs_here
