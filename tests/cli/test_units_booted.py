@@ -44,6 +44,8 @@ echo 'what matters' >/opt/content/file
 mkfs.ext4 -q -d /opt/content {DISK} 32M
 qemu-img convert -O qcow2 {DISK} {DISK}.qcow2
 """
+KEPT = DOMAIN.replace("web", "kept")
+"""Replicated, so that it is not backed up here any more."""
 STANDBY = "--state /srv/standby/replication"
 """Of the agent beside that of the unit, on the same host."""
 FENCE = """
@@ -68,12 +70,17 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
         booted.write("/etc/hotspare/hotspare.toml", CONFIGURATION)
         booted.write("/etc/hotspare/policies/nightly.yaml", POLICY)
         booted.write("/etc/hotspare/passphrase", PASSPHRASE, 0o600)
-        booted.write("/opt/web.xml", DOMAIN)
         booted.run(MAKE_DISK)
-        booted.run("systemctl start libvirtd && virsh -q define /opt/web.xml && virsh -q start web")
+        booted.run("systemctl start libvirtd")
+        start_machine(booted, "web", DOMAIN)
         booted.run(f"{BY_HAND} repo create")
         booted.run("systemctl start hotspare")
         yield booted
+
+
+def start_machine(host: Booted, name: str, definition: str) -> None:
+    host.write(f"/opt/{name}.xml", definition)
+    host.run(f"virsh -q define /opt/{name}.xml && virsh -q start {name}")
 
 
 def shown(host: Booted, unit: str, *properties: str) -> list[str]:
@@ -102,7 +109,7 @@ def in_place_of_the_server(host: Booted, command: str, credential: str = "", uni
     host.write("/etc/systemd/system/once.service", text)
     host.run("systemctl daemon-reload")
     done = host.run("systemctl start once || journalctl --unit=once --output=cat --no-pager")
-    assert done == ""
+    assert done == "", done
     return host.run("cat /opt/said")
 
 
@@ -181,20 +188,22 @@ def asked(host: Booted, words: str, state: str = "") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def agents(host: Booted) -> Booted:
-    """Two agents under the unit, and the machine kept from the first to the second."""
+    """Two agents under the unit, and a machine that is kept from the first to the second."""
     text = host.run("cat /etc/systemd/system/hotspare-replica.service")
     options = f"replica agent --name standby --port 11000 {STANDBY}"
     host.write("/etc/systemd/system/standby.service", text.replace("replica agent", options))
     host.run("systemctl daemon-reload && systemctl start hotspare-replica standby")
     token = asked(host, "pair --address 127.0.0.1", STANDBY)["token"]
     asked(host, f"pair {token} --address 127.0.0.1")
-    asked(host, "create web --to standby --every 1s")
+    host.run(f"cp {DISK}.qcow2 {DISK.replace('web', 'kept')}.qcow2")
+    start_machine(host, "kept", KEPT)
+    asked(host, "create kept --to standby --every 1s")
     wait_protected(host)
     return host
 
 
 def wait_protected(host: Booted) -> None:
-    host.wait('hotspare replica status web -o json | grep \'"phase": "protected"\'')
+    host.wait('hotspare replica status kept -o json | grep \'"phase": "protected"\'')
 
 
 def test_replication_has_what_it_needs_within_its_hardening(agents: Booted) -> None:
@@ -206,7 +215,7 @@ def test_replication_has_what_it_needs_within_its_hardening(agents: Booted) -> N
     assert "SCHED_RR" in agents.run("chrt --pid $(pgrep --full [l]ease.fence)")
     # The old disks of a machine that comes home are linked into a replica.
     in_place_of_the_server(agents, "/bin/ln /opt/content/file /var/cache/linked", unit="hotspare-replica")
-    assert "web: protected" in agents.run("journalctl --unit=hotspare-replica --output=cat --no-pager")
+    assert "kept: protected" in agents.run("journalctl --unit=hotspare-replica --output=cat --no-pager")
 
 
 def test_an_agent_that_is_killed_leaves_what_it_started_at_work(agents: Booted) -> None:

@@ -214,7 +214,9 @@ def test_a_lease_that_is_renewed_while_a_machine_is_held_does_not_end_the_hold(
     fencing.ensure(inf)
     fencing.allow(boottime() + 10, pid)
     assert fencing.hold(pid, 5.0)
+    _wait(machine, stopped=True)
     fencing.allow(boottime() + 20, pid)
+    time.sleep(0.05)
     assert machine.stopped
     assert fencing.release(pid)
     # But one that had run out, and is renewed then, does: that must be told.
