@@ -17,6 +17,7 @@ def note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(kvm, "runtime_folder", lambda: tmp_path / "run")
     monkeypatch.setattr(kvm, "_DEVICE", tmp_path)
     monkeypatch.setattr(kvm, "boot_problem", lambda _accelerator: "too slow")
+    monkeypatch.setattr(kvm, "_SECONDS", 0.0)
     kvm_problem.cache_clear()
     yield tmp_path / "run/kvm-problem"
     kvm_problem.cache_clear()
@@ -41,6 +42,12 @@ def test_a_problem_is_believed_for_an_hour(note: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(kvm, "boot_problem", lambda _accelerator: None)
     kvm_problem.cache_clear()
     assert kvm_problem() is None
+    assert not note.exists()
+
+
+def test_what_is_found_out_at_once_is_not_noted(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "_SECONDS", 60.0)
+    assert kvm_problem() == "too slow"
     assert not note.exists()
 
 

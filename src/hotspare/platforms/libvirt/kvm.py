@@ -57,14 +57,18 @@ def kvm_problem() -> str | None:
 
 
 def look_at_kvm() -> str | None:
-    """Boot a machine of one sector under KVM, say what is wrong and note it; None when it works."""
+    """Boot a machine of one sector under KVM, and say what is wrong; None when it works.
+
+    What took long to find out is noted. All else may be mended at any moment, and is found at once.
+    """
+    began = time.monotonic()
     problem = boot_problem("kvm") if _DEVICE.exists() else f"there is no {_DEVICE}"
     with suppress(OSError):  # then the next process looks for itself
-        if problem is None:
-            _note().unlink(missing_ok=True)
-        else:
+        if problem is not None and time.monotonic() - began >= _SECONDS:
             _note().parent.mkdir(parents=True, exist_ok=True)
             _note().write_text(problem, encoding="utf-8")
+        else:
+            _note().unlink(missing_ok=True)
     return problem
 
 
