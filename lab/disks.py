@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hotspare.guest.files.appliance.kernel import QUICK
 from lab.image import GuestImage
 from lab.programs import run
 
 MIB = 1024 * 1024
-# The rest skips what an emulated processor takes a second for: tests of ciphers, probes, signed certificates.
-KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=1 mitigations=off audit=0"
-    " cryptomgr.notests initcall_blacklist=init_kprobe_trace,load_system_certificate_list"
-)
+KERNEL_ARGUMENTS = f"console=ttyS0 quiet panic=1 {QUICK}"
 
 _SECTOR = 512
 _FIRST_SECTOR = 2048

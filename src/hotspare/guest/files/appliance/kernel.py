@@ -22,6 +22,12 @@ INSTALL_HINT = (
     "Install a kernel (Debian: apt-get install linux-image-cloud-amd64), "
     f"or name one with {IMAGE_VARIABLE} and the folder of its modules with {MODULES_VARIABLE}"
 )
+QUICK = (
+    "mitigations=off audit=0 cryptomgr.notests"
+    " initcall_blacklist=init_kprobe_trace,load_system_certificate_list"
+)
+"""Arguments of a kernel that boots for one purpose: an emulated processor takes a second for tests of
+ciphers, probes and signed certificates, which nobody needs there."""
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 

@@ -22,6 +22,7 @@ from typing import Literal
 
 from hotspare.errors import PlatformUnavailable
 from hotspare.guest.files.appliance.inside.wire import PORT, WINDOW, WINDOW_SIZE
+from hotspare.guest.files.appliance.kernel import QUICK
 from hotspare.units import GIB
 
 Accelerator = Literal["kvm", "tcg"]
@@ -182,9 +183,7 @@ def _options(spec: MachineSpec, folder: Path) -> list[str]:
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initramfs)),
         *(
             "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off audit=0 edd=off no_timer_check random.trust_cpu=on"
-            # Emulated, tests of ciphers, probes and signed certificates take a second, and nobody needs them.
-            " cryptomgr.notests initcall_blacklist=init_kprobe_trace,load_system_certificate_list",
+            f"console=ttyS0 quiet panic=-1 {QUICK} edd=off no_timer_check random.trust_cpu=on",
         ),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=port,path={folder / 'port'}"),
