@@ -1,14 +1,14 @@
 """The commands of ``hotspare replica`` that bring a machine up on its standby, and home again."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from hotspare.cli import output
 from hotspare.cli.confirmation import confirm
 from hotspare.cli.help import closing
-from hotspare.cli.options import DEFAULTS, Options
+from hotspare.cli.options import DEFAULTS, Options, Repeatable, Switch
 from hotspare.cli.quantities import parse_duration
 from hotspare.cli.replica_state import State, agent_of
 from hotspare.errors import HotspareError, MachineNotFound, PlatformUnavailable, PointNotFound, UsageError
@@ -22,8 +22,6 @@ from hotspare.replication.model import FailoverPolicy, NamedProtection, Protecti
 from hotspare.units import format_bytes
 
 _LONG_SECONDS = 24 * 3600.0
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-_Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
 
 
 def add_commands(app: App) -> None:
@@ -63,12 +61,12 @@ def add_commands(app: App) -> None:
 def failover(
     machine: str,
     *,
-    planned: _Flag = False,
+    planned: Switch = False,
     point: str = "",
-    force: _Flag = False,
-    dry_run: _Flag = False,
+    force: Switch = False,
+    dry_run: Switch = False,
     timeout: str = "2m",
-    yes: _Flag = False,
+    yes: Switch = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -114,9 +112,9 @@ def failover(
 def failback(
     machine: str,
     *,
-    dry_run: _Flag = False,
+    dry_run: Switch = False,
     timeout: str = "2m",
-    yes: _Flag = False,
+    yes: Switch = False,
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
@@ -140,7 +138,7 @@ def rehearse(
     machine: str,
     *,
     point: str = "",
-    check: _Many = (),
+    check: Repeatable = (),
     boot_timeout: str = "5m",
     check_timeout: str = "60s",
     state: State = None,
@@ -193,9 +191,9 @@ def policy(
     automatic: bool | None = None,
     fence_command: str | None = None,
     after_start: str | None = None,
-    map_network: _Many = (),
-    map_mac: _Many = (),
-    address: _Many = (),
+    map_network: Repeatable = (),
+    map_mac: Repeatable = (),
+    address: Repeatable = (),
     state: State = None,
     options: Options = DEFAULTS,
 ) -> None:
